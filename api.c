@@ -1,0 +1,1077 @@
+/* L4 net: connections and what is asked on them. Every byte here comes from the network: it is
+ * parsed, compared and counted, and never becomes a format, a path, a header or markup. */
+#include "api.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "json.h"
+#include "util.h"
+
+enum {
+	HEAD_MS = 10000,   /* from a request's first byte to the end of its head */
+	BODY_MS = 60000,   /* from there to the end of its body */
+	IDLE_MS = 60000,   /* between requests */
+	STALL_MS = 30000,  /* without a byte being taken from a reply */
+	LINGER_MS = 2000,
+	PLACES = 32768,    /* an id is the place in the table and, above, a generation */
+	CMD_MAX = 65536, CWD_MAX = 4096,
+};
+
+enum error {
+	E_BAD_JSON, E_BAD_REQUEST, E_UNAUTHORIZED, E_ORIGIN, E_NOT_FOUND, E_METHOD, E_TIMEOUT, E_TOO_LARGE,
+	E_BUSY, E_NO_PLACE, E_DRAINING, E_ISOLATION, E_INTERNAL, E_NOT_IMPLEMENTED,
+};
+static const struct { int status; const char *code, *extra; } errors[] = {
+	[E_BAD_JSON] = {400, "bad_json", NULL},
+	[E_BAD_REQUEST] = {400, "bad_request", NULL},
+	[E_UNAUTHORIZED] = {401, "unauthorized", "WWW-Authenticate: Basic realm=\"OmniArena\"\r\n"},
+	[E_ORIGIN] = {403, "origin", NULL},
+	[E_NOT_FOUND] = {404, "not_found", NULL},
+	[E_METHOD] = {405, "method", NULL},
+	[E_TIMEOUT] = {408, "timeout", NULL},
+	[E_TOO_LARGE] = {413, "too_large", NULL},
+	[E_BUSY] = {429, "busy", "Retry-After: 1\r\n"},
+	[E_NO_PLACE] = {503, "busy", "Retry-After: 1\r\n"},
+	[E_DRAINING] = {503, "busy", "Retry-After: 2\r\n"},
+	[E_ISOLATION] = {503, "isolation", "Retry-After: 1\r\n"},
+	[E_INTERNAL] = {500, "internal", NULL},
+	[E_NOT_IMPLEMENTED] = {501, "not_implemented", NULL},
+};
+
+typedef void handler(struct api *a, struct conn *c);
+static handler get_healthz, get_health, post_exec;
+
+enum { PUBLIC = 1 };
+static const struct route { const char *path; unsigned methods, flags; handler *run; const char *allow; } routes[] = {
+	{"/healthz", HTTP_GET, PUBLIC, get_healthz, "Allow: GET, HEAD, OPTIONS\r\n"},
+	{"/api/health", HTTP_GET, 0, get_health, "Allow: GET, HEAD, OPTIONS\r\n"},
+	{"/api/exec", HTTP_POST, 0, post_exec, "Allow: POST, OPTIONS\r\n"},
+};
+
+/* ---- memory and places ---- */
+
+bool
+api_init(struct api *a, const struct conf *conf, struct loop *l, struct jobs *q, const struct msg_hello *hello)
+{
+	*a = (struct api){.conf = conf, .loop = l, .jobs = q, .hello = hello, .started_ms = now_ms(),
+	                  .conns = conf->max_connections, .bigs = conf->max_running};
+	size_t each = HTTP_HEAD_MAX + API_OUT + API_TEXT;
+	size_t all = a->conns * each + a->bigs * HTTP_BODY_MAX;
+	/* reserved once, touched only as far as bytes really come */
+	char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	a->conn = calloc(a->conns, sizeof *a->conn);
+	a->big_used = calloc(a->bigs, sizeof *a->big_used);
+	if (p == MAP_FAILED || !a->conn || !a->big_used)
+		return false;
+	for (size_t i = 0; i < a->conns; i++, p += each)
+		a->conn[i] = (struct conn){
+			.id = (uint32_t)i, .fd = -1, .slot = -1, .big = -1, .in = p,
+			.out = {p + HTTP_HEAD_MAX, 0, API_OUT, false},
+			.text = {p + HTTP_HEAD_MAX + API_OUT, 0, API_TEXT, false},
+			.timer = {.kind = API_CONN_TIMER, .id = (uint32_t)i, .place = -1},
+		};
+	a->big = p;
+	return true;
+}
+
+static struct conn *
+find(struct api *a, uint32_t id)
+{
+	size_t place = id % PLACES;
+	return place < a->conns && a->conn[place].id == id && a->conn[place].st != CONN_FREE ? &a->conn[place] : NULL;
+}
+
+static bool
+big_take(struct api *a, struct conn *c)
+{
+	for (size_t i = 0; i < a->bigs; i++)
+		if (!a->big_used[i]) {
+			a->big_used[i] = true;
+			c->big = (int)i;
+			c->body = (struct buf){a->big + i * HTTP_BODY_MAX, 0, HTTP_BODY_MAX, false};
+			return true;
+		}
+	return false;
+}
+
+static void
+big_free(struct api *a, struct conn *c)
+{
+	if (c->big < 0)
+		return;
+	(void)madvise(a->big + (size_t)c->big * HTTP_BODY_MAX, HTTP_BODY_MAX, MADV_DONTNEED); /* only saves memory */
+	a->big_used[c->big] = false;
+	c->big = -1;
+}
+
+/* The command that runs for this connection, if there is one, is not wanted any more. */
+static void
+job_off(struct api *a, struct conn *c)
+{
+	struct job *j = c->has_job ? job_find(a->jobs, c->job) : NULL;
+	if (j)
+		job_drop(a->jobs, j);
+	c->has_job = false;
+}
+
+static void
+conn_close(struct api *a, struct conn *c)
+{
+	job_off(a, c);
+	big_free(a, c);
+	loop_timer_off(a->loop, &c->timer);
+	loop_del(a->loop, &c->slot);
+	(void)close(c->fd); /* whatever it says, nobody is left to tell */
+	c->fd = -1;
+	c->st = CONN_FREE;
+	c->id += PLACES; /* an old id finds nothing from now on */
+	c->timer.id = c->id;
+	a->open--;
+}
+
+/* A free place; when all are taken, of the connections that wait between requests the one that
+ * has waited longest goes. */
+static struct conn *
+make_place(struct api *a)
+{
+	struct conn *oldest = NULL;
+	for (size_t i = 0; i < a->conns; i++) {
+		struct conn *c = &a->conn[i];
+		if (c->st == CONN_FREE)
+			return c;
+		if (c->st == CONN_HEAD && c->in_n == 0 && (!oldest || c->timer.at < oldest->timer.at))
+			oldest = c;
+	}
+	if (oldest)
+		conn_close(a, oldest);
+	return oldest;
+}
+
+/* Forgets the request that was answered; what came behind it moves to the front. */
+static void
+next_request(struct api *a, struct conn *c)
+{
+	memmove(c->in, c->in + c->used, c->in_n - c->used);
+	c->in_n -= c->used;
+	c->used = 0;
+	memset(&c->req, 0, sizeof c->req);
+	c->chunks = (struct http_chunks){0};
+	c->body = (struct buf){0};
+	c->out.n = c->text.n = c->sent = c->pieces = c->piece_at = 0;
+	c->out.full = c->text.full = c->quoted = false;
+	c->st = CONN_HEAD;
+	loop_timer(a->loop, &c->timer, c->in_n ? HEAD_MS : IDLE_MS);
+}
+
+bool
+api_accept(struct api *a, int fd)
+{
+	struct conn *c = make_place(a);
+	if (!c) {
+		(void)close(fd);
+		return false;
+	}
+	c->fd = fd;
+	c->in_n = c->used = 0;
+	c->close = c->saw_end = false;
+	a->open++;
+	loop_add(a->loop, fd, POLLIN, API_CONN, c->id, &c->slot);
+	next_request(a, c);
+	loop_timer(a->loop, &c->timer, HEAD_MS); /* who connects has something to say */
+	return true;
+}
+
+/* ---- replies ---- */
+
+static uint64_t
+piece_len(const struct piece *p, bool *lossy)
+{
+	switch (p->kind) {
+	case PIECE_JSON:
+		return json_escaped_len(p->raw, lossy) + 2;
+	case PIECE_BASE64:
+		return (p->raw.n + 2) / 3 * 4 + 2;
+	default:
+		return p->raw.n;
+	}
+}
+
+static size_t
+put_base64(struct buf *b, struct str s)
+{
+	size_t used = 0;
+	char four[4];
+	while (used < s.n && b->cap - b->n >= sizeof four) {
+		size_t n = s.n - used < 3 ? s.n - used : 3;
+		base64_group((const unsigned char *)s.p + used, n, four);
+		buf_put(b, four, sizeof four);
+		used += n;
+	}
+	return used;
+}
+
+/* Moves what fits of the pieces into out. Those that are not plain get their quotes here. */
+static void
+fill(struct conn *c)
+{
+	struct buf *b = &c->out;
+	bool lossy = false;
+
+	for (; c->piece_at < c->pieces; c->piece_at++, c->quoted = false) {
+		struct piece *p = &c->piece[c->piece_at];
+		size_t used;
+		if (b->cap - b->n < 8)
+			return;
+		if (p->kind != PIECE_PLAIN && !c->quoted)
+			buf_put(b, "\"", 1);
+		c->quoted = true;
+		if (p->kind == PIECE_PLAIN) {
+			used = p->raw.n < b->cap - b->n ? p->raw.n : b->cap - b->n;
+			buf_put(b, p->raw.p, used);
+		} else {
+			used = p->kind == PIECE_JSON ? json_escape(b, p->raw, &lossy) : put_base64(b, p->raw);
+		}
+		p->raw.p += used;
+		p->raw.n -= used;
+		if (p->raw.n || (p->kind != PIECE_PLAIN && b->n == b->cap))
+			return;
+		if (p->kind != PIECE_PLAIN)
+			buf_put(b, "\"", 1);
+	}
+}
+
+static void
+reply_sent(struct api *a, struct conn *c)
+{
+	job_off(a, c);
+	big_free(a, c);
+	if (!c->close) {
+		loop_mod(a->loop, c->slot, POLLIN);
+		next_request(a, c);
+	} else if (c->saw_end || shutdown(c->fd, SHUT_WR) < 0) {
+		conn_close(a, c);
+	} else {
+		/* RFC 9112 section 9.6: closing with bytes unread resets the connection, and the reset
+		 * could overtake the reply */
+		c->st = CONN_LINGER;
+		loop_mod(a->loop, c->slot, POLLIN);
+		loop_timer(a->loop, &c->timer, LINGER_MS);
+	}
+}
+
+static void
+send_out(struct api *a, struct conn *c)
+{
+	for (;;) {
+		fill(c);
+		ssize_t n = write(c->fd, c->out.p + c->sent, c->out.n - c->sent);
+		if (n < 0 && errno != EAGAIN) {
+			conn_close(a, c);
+			return;
+		}
+		if (n < 0)
+			break;
+		c->sent += (size_t)n;
+		if (c->sent < c->out.n)
+			break; /* the socket is full */
+		c->sent = c->out.n = 0;
+		if (c->piece_at == c->pieces) {
+			reply_sent(a, c);
+			return;
+		}
+	}
+	loop_mod(a->loop, c->slot, POLLOUT);
+	loop_timer(a->loop, &c->timer, STALL_MS);
+}
+
+static const char *
+date(struct api *a)
+{
+	time_t t = time(NULL);
+	struct tm tm;
+	if ((uint64_t)t != a->date_s && gmtime_r(&t, &tm) && strftime(a->date, sizeof a->date, "%a, %d %b %Y %H:%M:%S GMT", &tm))
+		a->date_s = (uint64_t)t;
+	return a->date;
+}
+
+/* What Access-Control-Allow-Origin answers. While published credentials hold, only loopback
+ * origins get this far (admit), and they are echoed; with own ones cors_origin rules. */
+static struct str
+allowed_origin(const struct api *a, const struct conn *c)
+{
+	struct str o = c->req.header[HTTP_ORIGIN], none = {NULL, 0};
+	if (!o.p || c->req.error)
+		return none;
+	if (conf_default_credentials(a->conf) || str_eq(o, a->conf->cors_origin))
+		return o;
+	return strcmp(a->conf->cors_origin, "*") == 0 ? str_of("*") : none;
+}
+
+static void
+add_piece(struct conn *c, int kind, struct str raw)
+{
+	c->piece[c->pieces++] = (struct piece){kind, raw};
+}
+
+/* Puts the head in front of the pieces and starts to send. */
+static void
+reply(struct api *a, struct conn *c, int status, const char *type, const char *extra)
+{
+	bool lossy = false;
+	struct http_reply r = {.status = status, .type = type, .date = date(a), .extra = extra,
+	                       .origin = allowed_origin(a, c), .http10 = c->req.http10};
+
+	for (size_t i = 0; i < c->pieces; i++)
+		r.length += piece_len(&c->piece[i], &lossy);
+	c->close = c->close || !c->req.keep_alive || a->draining;
+	r.close = c->close;
+	http_head(&c->out, &r);
+	if (c->req.method == HTTP_HEAD)
+		c->pieces = 0;
+	c->st = CONN_SEND;
+	send_out(a, c);
+}
+
+/* What was written into text is the whole body. */
+static void
+reply_text(struct api *a, struct conn *c, int status, const char *type, const char *extra)
+{
+	if (c->text.full) { /* never cut: the writer's state says whether it is whole */
+		c->text.n = 0;
+		c->text.full = false;
+		status = 500;
+		buf_str(&c->text, "{\"ok\":false,\"error\":\"the reply does not fit\",\"code\":\"internal\"}\n");
+	}
+	add_piece(c, PIECE_PLAIN, (struct str){c->text.p, c->text.n});
+	reply(a, c, status, type, extra);
+}
+
+static void
+refuse_as(struct api *a, struct conn *c, int status, const char *code, const char *extra, const char *text)
+{
+	struct json_writer w = {.b = &c->text};
+
+	/* a body that is still to come can't be told from the next request */
+	if (c->st == CONN_HEAD)
+		c->close = c->close || c->req.error || c->req.chunked || c->req.length;
+	c->text.n = c->pieces = 0;
+	json_open(&w, true);
+	json_put_truth(&w, "ok", false);
+	json_put_string(&w, "error", str_of(text));
+	json_put_string(&w, "code", str_of(code));
+	json_close(&w);
+	buf_put(&c->text, "\n", 1);
+	reply_text(a, c, status, "application/json", extra);
+}
+
+/* text may carry words from outside: the writer escapes them. */
+static void
+refuse(struct api *a, struct conn *c, enum error e, const char *text)
+{
+	refuse_as(a, c, errors[e].status, errors[e].code, errors[e].extra, text);
+}
+
+/* ---- checks, in their order ---- */
+
+static struct str
+without_port(struct str host)
+{
+	if (host.n && host.p[0] == '[') {
+		const char *end = memchr(host.p, ']', host.n);
+		return end ? (struct str){host.p, (size_t)(end - host.p) + 1} : host;
+	}
+	const char *colon = memchr(host.p, ':', host.n);
+	return colon ? (struct str){host.p, (size_t)(colon - host.p)} : host;
+}
+
+static bool
+is_loopback(struct str host)
+{
+	char name[40];
+	host = without_port(host);
+	if (str_ieq(host, "localhost") || str_eq(host, "[::1]"))
+		return true;
+	if (host.n >= sizeof name || host.n < 4 || memcmp(host.p, "127.", 4) != 0)
+		return false;
+	for (size_t i = 0; i < host.n; i++) /* 127.evil.example is a name like any other */
+		if (host.p[i] != '.' && (host.p[i] < '0' || host.p[i] > '9'))
+			return false;
+	return true;
+}
+
+/* While the published credentials are in force, any page in the user's browser knows them: only
+ * pages of this host itself may call, under a name that cannot be pointed here from outside. */
+static bool
+is_local(const struct conn *c)
+{
+	struct str host = c->req.header[HTTP_HOST], origin = c->req.header[HTTP_ORIGIN];
+	if (host.p && !is_loopback(host))
+		return false;
+	if (!origin.p)
+		return true;
+	for (size_t skip = 7; skip <= 8; skip++)
+		if (origin.n > skip && memcmp(origin.p, skip == 7 ? "http://" : "https://", skip) == 0)
+			return is_loopback((struct str){origin.p + skip, origin.n - skip});
+	return false;
+}
+
+static bool
+is_authorized(const struct api *a, const struct conn *c)
+{
+	struct str h = c->req.header[HTTP_AUTHORIZATION];
+	const char *space = h.n ? memchr(h.p, ' ', h.n) : NULL;
+	char plain[256], both[sizeof a->conf->user + sizeof a->conf->pass];
+
+	if (!space)
+		return false;
+	struct str scheme = {h.p, (size_t)(space - h.p)}, value = {space + 1, h.n - scheme.n - 1};
+	while (value.n && value.p[0] == ' ')
+		value.p++, value.n--;
+	if (str_ieq(scheme, "Bearer"))
+		return str_same_ct(value, str_of(a->conf->token)) && a->conf->accept_token;
+	if (!str_ieq(scheme, "Basic") || value.n > sizeof plain)
+		return false;
+	long n = base64_decode(value, plain);
+	struct buf b = {both, 0, sizeof both, false};
+	buf_str(&b, a->conf->user);
+	buf_put(&b, ":", 1);
+	buf_str(&b, a->conf->pass);
+	return n >= 0 && str_same_ct((struct str){plain, (size_t)n}, (struct str){b.p, b.n}) && a->conf->accept_pass;
+}
+
+static void
+preflight(struct api *a, struct conn *c)
+{
+	reply(a, c, 204, NULL,
+	      "Access-Control-Allow-Methods: GET, POST, DELETE, OPTIONS\r\n"
+	      "Access-Control-Allow-Headers: Authorization, Content-Type, X-Agent, X-Model, X-Tokens-In, X-Tokens-Out\r\n"
+	      "Access-Control-Max-Age: 600\r\n");
+}
+
+/* The head is whole: may this go on? False: it is answered. */
+static bool
+admit(struct api *a, struct conn *c)
+{
+	const struct http_req *r = &c->req;
+	c->route = NULL;
+	for (size_t i = 0; i < countof(routes); i++)
+		if (str_eq(r->path, routes[i].path))
+			c->route = &routes[i];
+	bool public = c->route && (c->route->flags & PUBLIC);
+	if (conf_default_credentials(a->conf) && !public && !is_local(c)) {
+		refuse(a, c, E_ORIGIN, "while the default credentials are in force, only pages and names of this host may call");
+		return false;
+	}
+	if (r->method == HTTP_OPTIONS && !r->chunked && !r->length) {
+		preflight(a, c);
+		return false;
+	}
+	if (!public && !is_authorized(a, c)) {
+		refuse(a, c, E_UNAUTHORIZED, "wrong or missing credentials");
+		return false;
+	}
+	if (!c->route) {
+		refuse(a, c, E_NOT_FOUND, "there is nothing at this path");
+		return false;
+	}
+	if (!(c->route->methods & r->method) && !(r->method == HTTP_HEAD && (c->route->methods & HTTP_GET))) {
+		refuse_as(a, c, 405, "method", c->route->allow, "this path does not know that method");
+		return false;
+	}
+	return true;
+}
+
+/* ---- reading ---- */
+
+static void
+head_done(struct api *a, struct conn *c)
+{
+	static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+
+	c->used = c->req.head_len;
+	if (!admit(a, c))
+		return;
+	if (!c->req.chunked && c->req.head_len + c->req.length <= HTTP_HEAD_MAX) {
+		c->body = (struct buf){c->in + c->req.head_len, 0, c->req.length, false};
+	} else if (!big_take(a, c)) {
+		refuse(a, c, E_NO_PLACE, "too many large requests at once");
+		return;
+	}
+	bool waits = c->req.expect_continue && c->in_n == c->used && (c->req.chunked || c->req.length);
+	if (waits && write(c->fd, go_on, sizeof go_on - 1) != (ssize_t)sizeof go_on - 1) {
+		conn_close(a, c);
+		return;
+	}
+	c->st = CONN_BODY;
+	loop_timer(a->loop, &c->timer, BODY_MS);
+}
+
+/* Takes what in has of the body: HTTP_MORE, HTTP_DONE, or a status. */
+static int
+take_body(struct conn *c)
+{
+	size_t have = c->in_n - c->used;
+
+	if (c->req.chunked) {
+		size_t n = have;
+		int rc = http_dechunk(&c->chunks, c->in + c->used, &n, &c->body);
+		if (rc == HTTP_MORE)
+			c->in_n = c->used; /* all of it was used: the next bytes go to the same place */
+		else
+			c->used += n;
+		return rc;
+	}
+	size_t take = have < c->req.length - c->body.n ? have : c->req.length - c->body.n;
+	if (c->big >= 0)
+		memcpy(c->body.p + c->body.n, c->in + c->used, take);
+	c->body.n += take;
+	c->used += take;
+	return c->body.n == c->req.length ? HTTP_DONE : HTTP_MORE;
+}
+
+/* Goes as far as the bytes that are there lead, request by request. */
+static void
+process(struct api *a, struct conn *c)
+{
+	while (c->st == CONN_HEAD || c->st == CONN_BODY) {
+		int rc;
+		if (c->st == CONN_HEAD) {
+			if (c->in_n == 0 || (rc = http_parse(&c->req, (struct str){c->in, c->in_n})) == HTTP_MORE)
+				return;
+			if (rc == HTTP_DONE)
+				head_done(a, c);
+			else
+				refuse_as(a, c, rc, rc == 413 ? "too_large" : rc == 501 ? "not_implemented" : "bad_request", NULL, c->req.error);
+			continue;
+		}
+		if ((rc = take_body(c)) == HTTP_MORE)
+			return;
+		if (rc == HTTP_DONE) {
+			c->route->run(a, c);
+			continue;
+		}
+		c->close = true;
+		if (rc == 413)
+			refuse(a, c, E_TOO_LARGE, "the body is larger than 2 MiB");
+		else
+			refuse(a, c, E_BAD_REQUEST, "malformed chunk in the body");
+	}
+}
+
+static void
+read_more(struct api *a, struct conn *c)
+{
+	bool direct = c->st == CONN_BODY && c->big >= 0 && !c->req.chunked;
+	bool idle = c->st == CONN_HEAD && c->in_n == 0;
+	char *to = direct ? c->body.p + c->body.n : c->in + c->in_n;
+	size_t room = direct ? c->req.length - c->body.n : HTTP_HEAD_MAX - c->in_n;
+
+	if (c->st == CONN_LINGER)
+		to = c->in, room = HTTP_HEAD_MAX;
+	ssize_t n = read(c->fd, to, room);
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n <= 0) {
+		conn_close(a, c);
+		return;
+	}
+	if (c->st == CONN_LINGER)
+		return;
+	if (direct)
+		c->body.n += (size_t)n;
+	else
+		c->in_n += (size_t)n;
+	if (idle)
+		loop_timer(a->loop, &c->timer, HEAD_MS);
+	process(a, c);
+}
+
+void
+api_event(struct api *a, uint32_t id, short revents)
+{
+	struct conn *c = find(a, id);
+	if (!c)
+		return;
+	if (c->st == CONN_WAIT) {
+		if (revents & (POLLRDHUP | POLLHUP | POLLERR))
+			conn_close(a, c);
+	} else if (c->st == CONN_SEND) {
+		send_out(a, c);
+		process(a, c);
+	} else {
+		read_more(a, c);
+	}
+}
+
+void
+api_timer(struct api *a, struct timer *t)
+{
+	struct conn *c = find(a, t->id);
+	if (!c)
+		return;
+	bool asked = (c->st == CONN_HEAD && c->in_n) || c->st == CONN_BODY;
+	if (!asked) {
+		conn_close(a, c);
+		return;
+	}
+	c->close = true;
+	refuse(a, c, E_TIMEOUT, "the request took too long to arrive");
+}
+
+void
+api_drain(struct api *a)
+{
+	a->draining = true;
+	for (size_t i = 0; i < a->conns; i++)
+		if (a->conn[i].st == CONN_HEAD && a->conn[i].in_n == 0)
+			conn_close(a, &a->conn[i]);
+}
+
+/* ---- handlers ---- */
+
+static void
+get_healthz(struct api *a, struct conn *c)
+{
+	buf_str(&c->text, "ok\n");
+	reply_text(a, c, 200, "text/plain", NULL);
+}
+
+static const char *
+isolation(const struct api *a)
+{
+	return (a->hello->layers & MSG_LAYERS_KERNEL) == MSG_LAYERS_KERNEL ? "kernel" : "basic";
+}
+
+static void
+put_layers(struct json_writer *w, const struct api *a)
+{
+	json_key(w, "layers");
+	json_open(w, true);
+	json_put_truth(w, "policy", false); /* no list is judged or enforced yet */
+	for (unsigned l = 0; l < LAYERS; l++)
+		json_put_truth(w, msg_layer_name(l), a->hello->layers >> l & 1);
+	json_close(w);
+	json_key(w, "missing");
+	json_open(w, true);
+	for (unsigned l = 0; l < LAYERS; l++)
+		if (!(a->hello->layers >> l & 1) && a->hello->why[l][0])
+			json_put_string(w, msg_layer_name(l), str_of(a->hello->why[l]));
+	json_close(w);
+}
+
+static void
+put_limits(struct json_writer *w, const struct api *a, const struct conf_profile *p)
+{
+	json_key(w, "limits");
+	json_open(w, true);
+	json_put_number(w, "timeout_ms", p->timeout_ms);
+	json_put_number(w, "max_mem_mb", p->memory_mb);
+	json_put_number(w, "max_cpu_sec", p->cpu_sec);
+	json_put_number(w, "max_processes", p->processes);
+	json_put_number(w, "max_file_mb", p->file_mb);
+	json_put_number(w, "max_open_files", p->open_files);
+	json_put_number(w, "output_limit", (int64_t)a->conf->output_limit);
+	json_put_number(w, "max_running", (int64_t)a->conf->max_running);
+	json_close(w);
+}
+
+/* Numbers that nothing counts or limits yet are told as what they are: 0, and 0 is "no limit". */
+static void
+get_health(struct api *a, struct conn *c)
+{
+	const struct conf_profile *p = conf_profile(a->jobs->profile);
+	struct json_writer w = {.b = &c->text};
+
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	json_put_string(&w, "version", str_of(CONF_VERSION));
+	json_put_number(&w, "uptime_sec", (int64_t)(a->loop->now - a->started_ms) / 1000);
+	json_put_number(&w, "total_execs", (int64_t)a->execs);
+	json_put_number(&w, "blocked_cmds", 0);
+	json_put_string(&w, "profile", str_of(p->name));
+	json_put_number(&w, "profile_id", a->jobs->profile);
+	json_put_string(&w, "isolation", str_of(isolation(a)));
+	put_layers(&w, a);
+	json_put_number(&w, "agents_count", 0);
+	json_put_number(&w, "max_rate_per_agent", 0);
+	json_put_number(&w, "max_rps", 0);
+	json_put_number(&w, "default_token_budget", 0);
+	json_put_truth(&w, "default_credentials", conf_default_credentials(a->conf));
+	put_limits(&w, a, p);
+	json_put_number(&w, "running", (int64_t)a->jobs->running);
+	json_put_number(&w, "warm_cells", (int64_t)job_ready_cells(a->jobs));
+	json_put_number(&w, "bytes_captured", (int64_t)a->bytes_captured);
+	json_key(&w, "binary_size");
+	char size[24];
+	struct buf b = {size, 0, sizeof size, false};
+	buf_str(&b, "~");
+	buf_uint(&b, (a->binary_bytes + 512) / 1024);
+	buf_str(&b, "KB");
+	(void)json_string(&w, (struct str){b.p, b.n}); /* ASCII */
+	json_put_number(&w, "binary_bytes", (int64_t)a->binary_bytes);
+	json_put_number(&w, "dependencies", 0);
+	json_close(&w);
+	buf_put(&c->text, "\n", 1);
+	reply_text(a, c, 200, "application/json", NULL);
+}
+
+/* ---- exec ---- */
+
+enum field { F_CMD, F_ARGV, F_STDIN, F_ENV, F_CWD, F_TIMEOUT, F_ENCODING, F_LATER, FIELDS = F_LATER + 3 };
+static const struct { const char *name; enum json_kind kind; const char *needs; } fields[FIELDS] = {
+	[F_CMD] = {"cmd", JSON_STRING, "'cmd' must be a string"},
+	[F_ARGV] = {"argv", JSON_ARRAY, "'argv' must be an array of strings"},
+	[F_STDIN] = {"stdin", JSON_STRING, "'stdin' must be a string"},
+	[F_ENV] = {"env", JSON_OBJECT, "'env' must be an object of strings"},
+	[F_CWD] = {"cwd", JSON_STRING, "'cwd' must be a string"},
+	[F_TIMEOUT] = {"timeout_ms", JSON_NUMBER, "'timeout_ms' must be a whole number of milliseconds, at least 1"},
+	[F_ENCODING] = {"encoding", JSON_STRING, "'encoding' must be 'utf8' or 'base64'"},
+	/* known, asked for, and not to be passed over in silence: what they promise is not kept yet */
+	[F_LATER] = {"allow", JSON_END, NULL}, {"put_files", JSON_END, NULL}, {"get_files", JSON_END, NULL},
+};
+
+struct request { struct json_token field[FIELDS]; bool base64; };
+
+static bool
+has_nul(struct str s)
+{
+	return s.n && memchr(s.p, '\0', s.n);
+}
+
+/* Reads the body's fields, each at most once and of its kind. NULL, or the sentence and *e. */
+static const char *
+read_fields(struct str body, struct request *rq, enum error *e)
+{
+	struct json_reader r = {.in = body};
+	size_t at;
+
+	*e = E_BAD_JSON;
+	if (json_check(body, &at))
+		return "the body is not valid JSON (RFC 8259)";
+	*e = E_BAD_REQUEST;
+	if (json_next(&r).kind != JSON_OBJECT)
+		return "the body must be a JSON object";
+	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE;) {
+		(void)json_skip(&r, &t); /* checked above */
+		for (size_t f = 0; f < FIELDS; f++) {
+			if (!json_is(t.key, fields[f].name))
+				continue;
+			if (f >= F_LATER) {
+				*e = E_NOT_IMPLEMENTED;
+				return "'allow', 'put_files' and 'get_files' are not implemented yet";
+			}
+			if (rq->field[f].kind != JSON_END)
+				return "a field is given twice";
+			if (t.kind != fields[f].kind)
+				return fields[f].needs;
+			rq->field[f] = t;
+		}
+	}
+	return NULL;
+}
+
+static const char *
+put_word(struct job *j, struct str s)
+{
+	if (has_nul(s))
+		return "a NUL character can't be passed to a program";
+	buf_put(&j->text, s.p, s.n);
+	buf_put(&j->text, "", 1);
+	return NULL;
+}
+
+static const char *
+put_argv(struct job *j, const struct request *rq)
+{
+	const struct json_token *cmd = &rq->field[F_CMD], *argv = &rq->field[F_ARGV];
+	struct json_reader r = {.in = argv->text};
+	const char *why = NULL;
+
+	if ((cmd->kind == JSON_END) == (argv->kind == JSON_END))
+		return "exactly one of 'cmd' and 'argv' is needed";
+	if (cmd->kind != JSON_END) {
+		struct str s = json_unescape(cmd->text);
+		if (s.n == 0 || s.n > CMD_MAX)
+			return s.n ? "'cmd' is longer than 64 KiB" : "'cmd' is empty";
+		j->head.argc = 3;
+		(void)put_word(j, str_of("/bin/sh")); /* no NUL in these */
+		(void)put_word(j, str_of("-c"));
+		return put_word(j, s);
+	}
+	(void)json_next(&r);
+	for (struct json_token t; !why && (t = json_next(&r)).kind != JSON_CLOSE; j->head.argc++) {
+		if (t.kind != JSON_STRING || j->head.argc == MSG_WORDS_MAX)
+			return fields[F_ARGV].needs;
+		struct str s = json_unescape(t.text);
+		if (j->head.argc == 0 && s.n == 0)
+			return "the program's name in 'argv' is empty";
+		why = put_word(j, s);
+	}
+	return why ? why : j->head.argc ? NULL : "'argv' is empty";
+}
+
+static const char *
+put_env(struct job *j, const struct request *rq)
+{
+	struct json_reader r = {.in = rq->field[F_ENV].text};
+
+	if (rq->field[F_ENV].kind == JSON_END)
+		return NULL;
+	(void)json_next(&r);
+	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE; j->head.envc++) {
+		struct str name = json_unescape(t.key), value = json_unescape(t.text);
+		if (t.kind != JSON_STRING || j->head.argc + j->head.envc >= MSG_WORDS_MAX)
+			return fields[F_ENV].needs;
+		if (name.n == 0 || memchr(name.p, '=', name.n))
+			return "a name in 'env' is empty or has a '='";
+		if (has_nul(name) || has_nul(value))
+			return "a NUL character can't be passed to a program";
+		buf_put(&j->text, name.p, name.n);
+		buf_put(&j->text, "=", 1);
+		(void)put_word(j, value); /* checked */
+	}
+	return NULL;
+}
+
+/* Fills the job from the request: NULL, or what is wrong with it. */
+static const char *
+fill_job(struct api *a, struct job *j, struct request *rq)
+{
+	const struct conf_profile *p = conf_profile(a->jobs->profile);
+	struct json_token *f = rq->field;
+	struct str cwd = f[F_CWD].kind == JSON_END ? str_of("") : json_unescape(f[F_CWD].text);
+	const char *why;
+	int64_t ms = p->timeout_ms;
+
+	if (cwd.n > CWD_MAX)
+		return "'cwd' is too long";
+	if (f[F_CWD].kind != JSON_END && cwd.n == 0)
+		return "'cwd' is empty";
+	if (f[F_TIMEOUT].kind != JSON_END && (!json_int(f[F_TIMEOUT].text, &ms) || ms < 1))
+		return fields[F_TIMEOUT].needs;
+	j->timeout_ms = ms < p->timeout_ms ? (uint32_t)ms : p->timeout_ms;
+	if (f[F_ENCODING].kind != JSON_END) {
+		rq->base64 = json_is(f[F_ENCODING].text, "base64");
+		if (!rq->base64 && !json_is(f[F_ENCODING].text, "utf8"))
+			return fields[F_ENCODING].needs;
+	}
+	if ((why = put_word(j, cwd)) || (why = put_argv(j, rq)) || (why = put_env(j, rq)))
+		return why;
+	if (f[F_STDIN].kind != JSON_END)
+		j->stdin_data = json_unescape(f[F_STDIN].text);
+	return NULL;
+}
+
+static void
+post_exec(struct api *a, struct conn *c)
+{
+	struct request rq = {.base64 = false};
+	enum error e;
+	const char *why = read_fields((struct str){c->body.p, c->body.n}, &rq, &e);
+
+	if (why) {
+		refuse(a, c, e, why);
+		return;
+	}
+	if (a->draining) {
+		refuse(a, c, E_DRAINING, "the server is shutting down");
+		return;
+	}
+	if (a->conf->require_isolation == CONF_KERNEL && strcmp(isolation(a), "kernel") != 0) {
+		refuse(a, c, E_ISOLATION, "this host gives no kernel isolation, and require_isolation asks for it");
+		return;
+	}
+	struct job *j = job_new(a->jobs, c->id);
+	if (!j) {
+		refuse(a, c, E_BUSY, "too many commands are running and waiting");
+		return;
+	}
+	why = fill_job(a, j, &rq);
+	if (why || j->text.full) {
+		bool full = j->text.full && !why;
+		job_drop(a->jobs, j);
+		refuse(a, c, full ? E_TOO_LARGE : E_BAD_REQUEST, full ? "'argv' and 'env' together are larger than 128 KiB" : why);
+		return;
+	}
+	j->base64 = rq.base64;
+	c->job = j->id;
+	c->has_job = true;
+	c->st = CONN_WAIT;
+	loop_timer_off(a->loop, &c->timer); /* the job has its own */
+	loop_mod(a->loop, c->slot, POLLRDHUP);
+	job_start(a->jobs, j);
+}
+
+static const char *
+signal_name(int sig, char out[8])
+{
+	/* the numbers that x86_64 and aarch64 share, signal(7) */
+	static const char names[][8] = {
+		"", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+		"TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+		"WINCH", "IO", "PWR", "SYS",
+	};
+	struct buf b = {out, 0, 8, false};
+	buf_str(&b, "SIG");
+	if (sig > 0 && (size_t)sig < countof(names) && strlen(names[sig]) < 5)
+		buf_str(&b, names[sig]);
+	else
+		buf_uint(&b, (uint64_t)sig);
+	out[b.n] = '\0';
+	return out;
+}
+
+static void
+put_files(struct json_writer *w, const struct job *j)
+{
+	static struct str names[MSG_FILES_MAX];
+	size_t n = 0, at = 0;
+
+	for (; j->has_result && n < j->res.files; at += names[n++].n + 1)
+		names[n] = str_of(j->files.p + at);
+	/* in order, so that the same files give the same reply: few and short, so insertion does */
+	for (size_t i = 1; i < n; i++) {
+		struct str s = names[i];
+		size_t k = i;
+		for (; k && strcmp(names[k - 1].p, s.p) > 0; k--)
+			names[k] = names[k - 1];
+		names[k] = s;
+	}
+	json_key(w, "files");
+	json_open(w, false);
+	for (size_t i = 0; i < n; i++)
+		(void)json_string(w, names[i]); /* a name that is not UTF-8 shows as U+FFFD */
+	json_close(w);
+}
+
+static void
+put_usage(struct json_writer *w, const struct job *j)
+{
+	json_key(w, "usage");
+	if (!j->has_result) {
+		json_null(w); /* nobody was left to tell */
+		return;
+	}
+	json_open(w, true);
+	json_put_number(w, "cpu_ms", (int64_t)(j->res.cpu_us / 1000));
+	json_put_number(w, "max_rss_kb", (int64_t)j->res.max_rss_kb);
+	json_put_number(w, "read_bytes", (int64_t)j->res.read_bytes);
+	json_put_number(w, "write_bytes", (int64_t)j->res.write_bytes);
+	json_close(w);
+}
+
+/* Everything behind the two streams, which are pieces of their own. */
+static void
+put_rest(struct json_writer *w, const struct job *j, bool out_lossy, bool err_lossy)
+{
+	bool timed_out = j->outcome == JOB_TIMED_OUT;
+	bool killed = !timed_out && WIFSIGNALED(j->res.status);
+	char name[8];
+
+	json_put_number(w, "exit_code", timed_out ? 124 : killed ? 128 + WTERMSIG(j->res.status) : WEXITSTATUS(j->res.status));
+	json_put_number(w, "duration_ms", (int64_t)(j->end_us - j->start_us + 500) / 1000);
+	put_files(w, j);
+	json_put_truth(w, "files_truncated", j->has_result && j->res.files_truncated);
+	json_put_truth(w, "timed_out", timed_out);
+	json_key(w, "signal");
+	if (killed)
+		(void)json_string(w, str_of(signal_name(WTERMSIG(j->res.status), name))); /* ASCII */
+	else
+		json_null(w);
+	json_put_number(w, "stdout_bytes", (int64_t)j->out_bytes);
+	json_put_number(w, "stderr_bytes", (int64_t)j->err_bytes);
+	json_put_truth(w, "stdout_truncated", j->out_bytes > j->out.n);
+	json_put_truth(w, "stderr_truncated", j->err_bytes > j->err.n);
+	json_put_truth(w, "stdout_lossy", out_lossy);
+	json_put_truth(w, "stderr_lossy", err_lossy);
+	json_put_truth(w, "oom", j->has_result && j->res.oom);
+	put_usage(w, j);
+}
+
+static void
+reply_result(struct api *a, struct conn *c, struct job *j)
+{
+	struct json_writer w = {.b = &c->text};
+	struct piece out = {j->base64 ? PIECE_BASE64 : PIECE_JSON, {j->out.p, j->out.n}};
+	struct piece err = {out.kind, {j->err.p, j->err.n}};
+	bool out_lossy = false, err_lossy = false;
+	char why[64];
+	struct buf b = {why, 0, sizeof why, false};
+
+	a->execs++;
+	a->bytes_captured += j->out.n + j->err.n;
+	(void)piece_len(&out, &out_lossy);
+	(void)piece_len(&err, &err_lossy);
+	json_open(&w, true);
+	json_put_truth(&w, "ok", j->outcome == JOB_RAN);
+	if (j->outcome == JOB_TIMED_OUT) {
+		buf_str(&b, "timeout after ");
+		buf_uint(&b, j->timeout_ms);
+		buf_str(&b, " ms");
+		json_put_string(&w, "error", (struct str){b.p, b.n});
+	}
+	json_key(&w, "stdout");
+	json_elsewhere(&w);
+	add_piece(c, PIECE_PLAIN, (struct str){c->text.p, c->text.n});
+	c->piece[c->pieces++] = out;
+	w.b = &j->tail;
+	json_key(&w, "stderr");
+	json_elsewhere(&w);
+	size_t mid = j->tail.n;
+	add_piece(c, PIECE_PLAIN, (struct str){j->tail.p, mid});
+	c->piece[c->pieces++] = err;
+	put_rest(&w, j, out_lossy, err_lossy);
+	json_close(&w);
+	buf_put(&j->tail, "\n", 1);
+	if (j->tail.full) {
+		c->pieces = 0;
+		refuse(a, c, E_INTERNAL, "the reply does not fit");
+		return;
+	}
+	add_piece(c, PIECE_PLAIN, (struct str){j->tail.p + mid, j->tail.n - mid});
+	reply(a, c, 200, "application/json", NULL);
+}
+
+void
+api_job_done(struct api *a, struct job *j)
+{
+	struct conn *c = find(a, j->conn);
+	char why[160];
+	struct buf b = {why, 0, sizeof why - 1, false};
+
+	if (!c || c->st != CONN_WAIT) {
+		job_drop(a->jobs, j);
+		return;
+	}
+	switch (j->outcome) {
+	case JOB_RAN:
+	case JOB_TIMED_OUT:
+		reply_result(a, c, j);
+		break;
+	case JOB_BUSY:
+		refuse(a, c, E_BUSY, "too many commands are running; none ended within 2 s");
+		break;
+	case JOB_TOO_LARGE:
+		refuse(a, c, E_TOO_LARGE, "the command is larger than this host's socket buffers (net.core.wmem_max)");
+		break;
+	case JOB_DRAINED:
+		refuse(a, c, E_DRAINING, "the server is shutting down");
+		break;
+	case JOB_CELL_DIED:
+		refuse(a, c, E_INTERNAL, "the jail died before it could tell how the command ended");
+		break;
+	case JOB_NO_CELL:
+		buf_str(&b, "no jail could be made: ");
+		buf_str(&b, a->jobs->lost ? "the warden is gone" : a->jobs->why);
+		why[b.n] = '\0';
+		refuse(a, c, E_ISOLATION, why);
+		break;
+	}
+	process(a, c); /* what was pipelined behind it */
+}

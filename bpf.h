@@ -1,0 +1,34 @@
+/* L1 pure: which system calls each kind of process may make, as seccomp-bpf programs. */
+#ifndef BPF_H
+#define BPF_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sys.h"
+
+/* One bit for each kind of process. */
+enum bpf_role { BPF_ARENA = 1, BPF_WARDEN = 2, BPF_CELL = 4 };
+
+/* One row of the table: the call's number on each CPU (-1: none there), who may make it, and
+ * the rule (0: none) that its arguments must pass in a cell. */
+struct bpf_call { int16_t x86_64, aarch64; uint8_t who, rule; char name[24]; };
+
+struct bpf_ask {
+	uint32_t arch;      /* SYS_ARCH_* */
+	enum bpf_role role; /* the filter's wearer */
+	bool memcg;         /* cell: a cgroup holds its memory, so System V objects may exist */
+	bool memfd;         /* cell: memfd_create is allowed; it can execute what a noexec /tmp can't */
+	bool shared_pids;   /* cell: no pid namespace of its own, so kill(-1) would hit the host */
+};
+
+enum { BPF_MAX_INSNS = 512 };
+
+/* Writes the program to out, which holds BPF_MAX_INSNS: its length, or 0 if it did not fit.
+ * arena is killed for what it may not do. A cell, and the warden whose filter every cell inherits,
+ * get EPERM for what is forbidden and ENOSYS for what is unknown or can be done without. A call of
+ * a foreign architecture or of x32 kills. */
+size_t bpf_build(const struct bpf_ask *ask, struct sys_bpf_insn *out);
+/* The whole table, for the tests and for naming a call. */
+const struct bpf_call *bpf_calls(size_t *n);
+#endif

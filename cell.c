@@ -1,0 +1,340 @@
+/* L4 priv: process 1 of a cell. It has no privilege left when it starts to wait; what it tells
+ * arena is believed as little as the command itself.
+ *
+ * The child beside it waits for the one job message and executes it. Process 1 only watches: the
+ * child's end, or the control socket. Arena's shutdown of it means "end the command and report",
+ * its close (also by arena's death) means "die", and with process 1 the kernel ends all the rest. */
+#include "cell.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sys.h"
+#include "util.h"
+
+enum { WALK_DEPTH = 16, WALK_ENTRIES = 20000 };
+
+extern char **environ;
+
+/* ---- the child ---- */
+
+/* Filled once by the kernel, never copied: job head and text as they came. */
+static struct { struct msg_job head; char text[MSG_TEXT_MAX]; } inbox;
+static char *words[MSG_WORDS_MAX + 16];
+
+static _Noreturn void
+no_run(int status, const char *what, const char *name)
+{
+	warn("%s: %s: %s", name, what, strerror(errno));
+	_exit(status);
+}
+
+/* Splits n strings off *text into out. */
+static char **
+split(char **text, uint32_t n, char **out)
+{
+	for (; n; n--) {
+		*out++ = *text;
+		*text += strlen(*text) + 1;
+	}
+	return out;
+}
+
+/* What every command finds in its environment, unless the job says otherwise. */
+static char **
+add_defaults(const struct jail *j, char **envp, char **end)
+{
+	static char home[64], tmpdir[64];
+	static char *const defaults[] = {
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", home, tmpdir,
+		"USER=agent", "LOGNAME=agent", "LANG=C.UTF-8",
+	};
+	char **first = envp, **last = end;
+
+	(void)snprintf(home, sizeof home, "HOME=%s", jail_tmp(j));
+	(void)snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", jail_tmp(j));
+	for (size_t i = 0; i < countof(defaults); i++) {
+		size_t n = (size_t)(strchr(defaults[i], '=') - defaults[i]) + 1;
+		char **e = first;
+		while (e < last && strncmp(*e, defaults[i], n) != 0)
+			e++;
+		if (e == last)
+			*end++ = defaults[i];
+	}
+	return end;
+}
+
+static bool
+job_is_whole(long n)
+{
+	const struct msg_job *h = &inbox.head;
+	return n >= (long)sizeof *h && h->type == MSG_JOB && h->argc > 0 && h->argc <= MSG_WORDS_MAX &&
+	       h->envc <= MSG_WORDS_MAX - h->argc && h->text_bytes == (size_t)n - sizeof *h &&
+	       msg_check_words(inbox.text, h->text_bytes, 1u + h->argc + h->envc);
+}
+
+/* Says ready, waits for the job, executes it. What goes wrong before is told on the command's own
+ * stderr with the status that shells use: 125 ours, 126 not executable, 127 not found. */
+static _Noreturn void
+run_child(const struct jail *j, const struct jail_slot *s, struct msg_ready *ready)
+{
+	sigset_t none;
+
+	for (int i = 0; i < JAIL_CONTROLLERS; i++) {
+		if (s->join_fd[i] < 0)
+			continue;
+		if (write(CELL_JOIN + i, "0", 1) != 1) {
+			ready->error = errno;
+			(void)snprintf(ready->step, sizeof ready->step, "joining the cgroup");
+		}
+		(void)close(CELL_JOIN + i);
+	}
+	if (msg_send(CELL_CTL, ready, sizeof *ready, NULL, 0, NULL, 0, 0) < 0 || ready->error)
+		_exit(125);
+	long n = msg_recv(CELL_CTL, &inbox, sizeof inbox, NULL, 0, 0);
+	if (n == 0)
+		_exit(125); /* nobody wants this cell any more */
+	if (n < 0 || !job_is_whole(n)) {
+		errno = EBADMSG;
+		no_run(125, "the job can't be read", "cell");
+	}
+	char *text = inbox.text, *cwd = text, **argv = words;
+	text += strlen(text) + 1;
+	char **end = split(&text, inbox.head.argc, argv), **envp = end + 1;
+	*end = NULL;
+	end = add_defaults(j, envp, split(&text, inbox.head.envc, envp));
+	*end = NULL;
+	(void)sigemptyset(&none);
+	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
+		no_run(125, "signal mask", "cell");
+	if (*cwd && chdir(cwd) < 0)
+		no_run(125, "working directory", cwd);
+	environ = envp; /* execvp takes its PATH from here */
+	(void)execvp(argv[0], argv);
+	no_run(errno == ENOENT ? 127 : 126, errno == ENOENT ? "not found in the jail" : "can't be executed in the jail", argv[0]);
+}
+
+/* ---- process 1 ---- */
+
+/* The number of processes that the kernel's memory limit has ended in this slot, ever. */
+static uint64_t
+oom_kills(void)
+{
+	char text[1024], *at;
+	ssize_t n = pread(CELL_OOM, text, sizeof text - 1, 0);
+	if (n <= 0)
+		return 0; /* no cgroup */
+	text[n] = '\0';
+	at = strstr(text, "\noom_kill ");
+	return at ? strtoull(at + 10, NULL, 10) : 0;
+}
+
+/* Ends everything in the cell and waits for it, so that usage counts all of it. */
+static void
+end_all(const struct jail *j)
+{
+	char list[4096], *p;
+	if (j->mode != JAIL_BASIC) {
+		(void)kill(-1, SIGKILL); /* ESRCH: nobody is left. Process 1 is spared, kill(2) */
+		while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+			;
+		return;
+	}
+	/* No namespace: orphans come to us, the subreaper; kill our children until there are none.
+	 * "children" needs CONFIG_PROC_CHILDREN; without it the first child at least is waited for. */
+	do {
+		if (sys_read_file("/proc/thread-self/children", list, sizeof list) > 0)
+			for (p = list; *p;) {
+				pid_t pid = (pid_t)strtol(p, &p, 10);
+				if (pid > 1)
+					(void)kill(pid, SIGKILL); /* may be gone */
+				while (*p == ' ')
+					p++;
+			}
+	} while (waitpid(-1, NULL, 0) > 0 || errno == EINTR);
+}
+
+struct walk { struct buf names; uint32_t files, entries; bool truncated; char path[1024]; };
+
+static void walk_folder(struct walk *w, int fd, size_t len, int depth, bool removing);
+
+/* One entry of a folder: a regular file is named, a folder is gone into. Nothing is followed: the
+ * kind is lstat's, and a folder is opened with O_NOFOLLOW. */
+static void
+walk_entry(struct walk *w, int dir, const char *name, size_t len, int depth, bool removing)
+{
+	struct stat st;
+	size_t n = strlen(name);
+
+	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return;
+	if ((++w->entries > WALK_ENTRIES && !removing) || n + len + 2 > sizeof w->path) {
+		w->truncated = true;
+		return;
+	}
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return;
+	memcpy(w->path + len, name, n + 1);
+	if (S_ISDIR(st.st_mode)) {
+		int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		w->path[len + n] = '/';
+		if (fd >= 0)
+			walk_folder(w, fd, len + n + 1, depth + 1, removing);
+		if (removing)
+			(void)unlinkat(dir, name, AT_REMOVEDIR);
+		return;
+	}
+	if (removing) {
+		(void)unlinkat(dir, name, 0);
+		return;
+	}
+	if (!S_ISREG(st.st_mode))
+		return;
+	if (w->files == MSG_FILES_MAX || n + len + 1 > w->names.cap - w->names.n) {
+		w->truncated = true;
+		return;
+	}
+	buf_put(&w->names, w->path, len + n + 1);
+	w->files++;
+}
+
+/* Takes over fd. */
+static void
+walk_folder(struct walk *w, int fd, size_t len, int depth, bool removing)
+{
+	struct dirent *de;
+	DIR *d = depth < WALK_DEPTH ? fdopendir(fd) : NULL;
+	if (!d) {
+		w->truncated = true;
+		(void)close(fd);
+		return;
+	}
+	while ((w->entries <= WALK_ENTRIES || removing) && (de = readdir(d)))
+		walk_entry(w, dirfd(d), de->d_name, len, depth, removing);
+	(void)closedir(d);
+}
+
+static void
+walk_tmp(const struct jail *j, struct walk *w, bool removing)
+{
+	int fd = open(jail_tmp(j), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		walk_folder(w, fd, 0, 0, removing);
+}
+
+static _Noreturn void
+die_with_all(const struct jail *j)
+{
+	if (j->mode == JAIL_BASIC) { /* elsewhere the kernel does both */
+		struct walk w = {.names = {NULL, 0, 0, false}};
+		end_all(j);
+		walk_tmp(j, &w, true);
+		(void)chdir("/");
+		(void)rmdir(jail_tmp(j));
+	}
+	_exit(0);
+}
+
+static void
+report(const struct jail *j, int status, uint64_t oom_before, bool early)
+{
+	static char names[MSG_FILES_BYTES];
+	struct walk w = {.names = {names, 0, sizeof names, false}};
+	struct msg_result r = {.type = MSG_RESULT, .status = status, .ended_early = early};
+	struct rusage u;
+
+	end_all(j);
+	if (getrusage(RUSAGE_CHILDREN, &u) == 0) {
+		r.cpu_us = (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+		           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+		r.max_rss_kb = (uint64_t)u.ru_maxrss;
+		r.read_bytes = (uint64_t)u.ru_inblock * 512; /* getrusage(2) counts in 512 bytes */
+		r.write_bytes = (uint64_t)u.ru_oublock * 512;
+	}
+	r.oom = oom_kills() > oom_before;
+	walk_tmp(j, &w, false);
+	r.files = w.files;
+	r.files_bytes = (uint32_t)w.names.n;
+	r.files_truncated = w.truncated;
+	/* arena gone: nobody is left to tell */
+	(void)msg_send(CELL_CTL, &r, sizeof r, names, w.names.n, NULL, 0, MSG_DONTWAIT);
+}
+
+/* Waits until the child has ended: its status. Others that end meanwhile are reaped. */
+static int
+watch(const struct jail *j, pid_t child, int signals, bool *early)
+{
+	struct pollfd p[2] = {{CELL_CTL, POLLRDHUP, 0}, {signals, POLLIN, 0}};
+	struct signalfd_siginfo si;
+	int status;
+
+	for (;;) {
+		if (poll(p, 2, -1) < 0 || p[0].revents & (POLLHUP | POLLERR | POLLNVAL))
+			die_with_all(j); /* no handler is installed, so poll is never interrupted */
+		if (p[0].revents & POLLRDHUP) {
+			*early = true;
+			p[0].events = 0; /* once; a hang-up is reported all the same */
+			(void)kill(child, SIGKILL);
+		}
+		if (p[1].revents & POLLIN)
+			(void)read(signals, &si, sizeof si); /* only wakes: signals merge, so ask waitpid */
+		for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+			if (pid == child)
+				return status;
+	}
+}
+
+void
+cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], bool probe)
+{
+	struct msg_ready ready = {.type = MSG_READY};
+	struct jail_error e = {"", 0};
+	bool early = false;
+	sigset_t chld;
+
+	if (!jail_enter(j, s, fds, &ready.layers, &e)) {
+		ready.error = e.error ? e.error : EINVAL;
+		(void)snprintf(ready.step, sizeof ready.step, "%s", e.step);
+		/* whichever place the socket has by now; if neither takes it, the hang-up says enough */
+		if (msg_send(fds[0], &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0)
+			(void)msg_send(CELL_CTL, &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT);
+		_exit(125);
+	}
+	(void)sigemptyset(&chld);
+	(void)sigaddset(&chld, SIGCHLD);
+	int signals = sigprocmask(SIG_SETMASK, &chld, NULL) < 0 ? -1 : signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
+	uint64_t oom_before = oom_kills();
+	if (probe)
+		ready.layers = jail_observe(j, s, ready.layers);
+	pid_t child = signals < 0 ? -1 : sys_clone(0);
+	if (child == 0)
+		run_child(j, s, &ready);
+	if (child < 0) {
+		ready.error = errno;
+		(void)snprintf(ready.step, sizeof ready.step, "fork");
+		(void)msg_send(CELL_CTL, &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT);
+		_exit(125);
+	}
+	/* the pipes are the command's: while process 1 held an end, its reader would see no end */
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; fd <= 2; fd++)
+		if (null < 0 || dup2(null, fd) < 0)
+			die_with_all(j);
+	(void)close(null);
+	int status = watch(j, child, signals, &early);
+	report(j, status, oom_before, early);
+	die_with_all(j);
+}

@@ -1,0 +1,1070 @@
+/* L3 priv: the steps that make a cell.
+ * jail_open runs once in the warden, jail_enter in each new process 1 before anything foreign is
+ * near it: paths it mounts on are its own template's, so nobody can swap them. Every step is a row
+ * of a table; the first that fails ends the process under construction. */
+#include "jail.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bpf.h"
+#include "sys.h"
+#include "util.h"
+
+enum { NAMESPACED = JAIL_ROOT | JAIL_USER };
+enum { CLONE_CGROUP_NS = 0x02000000 }; /* CLONE_NEWCGROUP, since 4.6 */
+/* What the warden keeps as root: to enter namespaces and mount (SYS_ADMIN, SYS_CHROOT, MKNOD), to
+ * become a slot's uid and empty its capabilities (SETUID, SETGID, SETPCAP), to end it (KILL). */
+#define WARDEN_CAPS \
+	(SYS_CAP(SYS_CAP_SYS_ADMIN) | SYS_CAP(SYS_CAP_SYS_CHROOT) | SYS_CAP(SYS_CAP_MKNOD) | \
+	 SYS_CAP(SYS_CAP_SETUID) | SYS_CAP(SYS_CAP_SETGID) | SYS_CAP(SYS_CAP_SETPCAP) | SYS_CAP(SYS_CAP_KILL))
+
+/* Folders of programs and libraries that a cell sees, where the host has them; a link is made
+ * again as a link (merged /usr). */
+static const char *const sysdirs[] = {"usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32"};
+static const struct { const char *name; unsigned minor; } devices[] = {
+	{"null", 3}, {"zero", 5}, {"full", 7}, {"random", 8}, {"urandom", 9}, /* all of major 1, mem(4) */
+};
+static const struct { const char *target, *name; } dev_links[] = {
+	{"/proc/self/fd", "dev/fd"}, {"/proc/self/fd/0", "dev/stdin"}, {"/proc/self/fd/1", "dev/stdout"},
+	{"/proc/self/fd/2", "dev/stderr"}, {"/tmp", "dev/shm"},
+};
+/* Of /etc: what the dynamic loaders need to find libraries, as copies. */
+static const char *const etc_copies[] = {
+	"etc/ld.so.cache", "etc/ld-musl-x86_64.path", "etc/ld-musl-aarch64.path",
+};
+/* Files and folders of /proc that speak of the host's hardware, keys and kernel. Those that only
+ * uid 0 may open are closed to a cell anyway and not mounted over. */
+static const char *const proc_masks[] = {
+	"/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/key-users", "/proc/kallsyms", "/proc/modules",
+	"/proc/interrupts", "/proc/timer_list", "/proc/sched_debug", "/proc/latency_stats", "/proc/mtrr",
+	"/proc/sysrq-trigger", "/proc/acpi", "/proc/asound", "/proc/bus", "/proc/fs", "/proc/scsi",
+};
+static const char *const ns_files[] = {"net", "mnt", "pid", "user"};
+
+static char basic_tmp[] = "/tmp/omniarena-XXXXXX"; /* the basic cell's own; mkdtemp fills it in */
+
+static bool
+fail(struct jail_error *e, const char *step)
+{
+	*e = (struct jail_error){step, errno};
+	return false;
+}
+
+static const char *
+missing(struct jail *j, enum msg_layer l, const char *what, int error)
+{
+	(void)snprintf(j->why[l], sizeof j->why[l], "%s%s%s", what, error ? ": " : "", error ? strerror(error) : "");
+	return j->why[l];
+}
+
+/* ---- uids ---- */
+
+uid_t
+jail_uid_base(uint16_t port)
+{
+	/* 0x70000000 to 0x7fffffff belongs to nobody in systemd's UIDS-GIDS table, nor to the usual
+	 * /etc/subuid ranges; a container may have the first 65536 only */
+	const uid_t tries[] = {0x70000000u | (uid_t)port << 8, 0xf000};
+	char map[1024];
+	unsigned long inside, outside, count;
+
+	if (geteuid() != 0 || sys_read_file("/proc/self/uid_map", map, sizeof map) < 0)
+		return (uid_t)-1;
+	for (size_t i = 0; i < countof(tries); i++)
+		for (char *line = map; *line; line = strchr(line, '\n') + 1) {
+			if (sscanf(line, "%lu %lu %lu", &inside, &outside, &count) != 3)
+				break;
+			if (tries[i] >= inside && tries[i] + 256ul <= inside + count)
+				return tries[i];
+			if (!strchr(line, '\n'))
+				break;
+		}
+	return (uid_t)-1;
+}
+
+static bool
+become(uid_t uid)
+{
+	return setresgid((gid_t)uid, (gid_t)uid, (gid_t)uid) == 0 && setresuid(uid, uid, uid) == 0;
+}
+
+/* ---- cgroups: memory, pids, cpu, each in v2 or in a v1 hierarchy of its own ---- */
+
+static const char *const controllers[JAIL_CONTROLLERS] = {"memory", "pids", "cpu"};
+
+static bool
+has_word(const char *list, const char *word, const char *separators)
+{
+	size_t n = strlen(word);
+	for (const char *p = list; (p = strstr(p, word)); p += n)
+		if ((p == list || strchr(separators, p[-1])) && (p[n] == '\0' || strchr(separators, p[n])))
+			return true;
+	return false;
+}
+
+/* This process's path in the hierarchy of a v1 controller, or in v2 (NULL): /proc/self/cgroup has
+ * lines "id:controllers:path", cgroups(7). */
+static bool
+own_cgroup(const char *controller, char *out, size_t cap)
+{
+	char text[4096], *save = NULL;
+	if (sys_read_file("/proc/self/cgroup", text, sizeof text) < 0)
+		return false;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char *list = strchr(line, ':'), *path = list ? strchr(list + 1, ':') : NULL;
+		if (!path || strlen(path + 1) >= cap)
+			continue;
+		*path++ = '\0';
+		if (controller ? has_word(list + 1, controller, ",") : list[1] == '\0') {
+			memcpy(out, path, strlen(path) + 1);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Where the hierarchy that holds a controller is mounted: mountinfo, proc(5), has "root point
+ * options ... - type source superoptions". */
+static bool
+find_hierarchy(const char *controller, bool *v2, char *root, char *point, size_t cap)
+{
+	char line[1024], type[16], super[256], path[512], list[256];
+	bool found = false;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	if (!f)
+		return false;
+	while (!found && fgets(line, sizeof line, f)) {
+		char *dash = strstr(line, " - ");
+		char r[224], p[224];
+		if (!dash || sscanf(line, "%*s %*s %*s %223s %223s", r, p) != 2 ||
+		    sscanf(dash + 3, "%15s %*s %255s", type, super) != 2 || strlen(r) >= cap || strlen(p) >= cap)
+			continue;
+		*v2 = strcmp(type, "cgroup2") == 0;
+		if (*v2) {
+			(void)snprintf(path, sizeof path, "%s/cgroup.controllers", p);
+			found = sys_read_file(path, list, sizeof list) > 0 && has_word(list, controller, " \n");
+		} else {
+			found = strcmp(type, "cgroup") == 0 && has_word(super, controller, ",");
+		}
+		memcpy(root, r, strlen(r) + 1);
+		memcpy(point, p, strlen(p) + 1);
+	}
+	(void)fclose(f); /* read only */
+	return found;
+}
+
+/* Removes what a daemon left that was killed: its lock on the folder is gone with it. */
+static void
+sweep(const char *parent)
+{
+	DIR *d = opendir(parent);
+	struct dirent *de;
+	while (d && (de = readdir(d))) {
+		char path[800], sub[816];
+		if (strncmp(de->d_name, "omniarena-", 10) != 0)
+			continue;
+		(void)snprintf(path, sizeof path, "%s/%s", parent, de->d_name);
+		int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+			for (int i = 0; i < MSG_CELLS_MAX; i++) {
+				(void)snprintf(sub, sizeof sub, "%s/c%d", path, i);
+				(void)rmdir(sub); /* most do not exist */
+			}
+			(void)rmdir(path); /* busy: tried again at the next start */
+		}
+		if (fd >= 0)
+			(void)close(fd);
+	}
+	if (d)
+		(void)closedir(d);
+}
+
+/* Makes our folder below parent and holds its lock as long as we live. In v2 the parent must hand
+ * the controllers down (cgroups(7), "subtree control"). */
+static bool
+make_base(struct jail_cgroup *g, const char *parent, const char *controller)
+{
+	char control[600], list[256];
+
+	if (g->v2) {
+		(void)snprintf(control, sizeof control, "%s/cgroup.subtree_control", parent);
+		if (sys_read_file(control, list, sizeof list) < 0)
+			return false;
+		if (!has_word(list, controller, " \n") && sys_write_file(control, "+memory +pids +cpu") < 0)
+			return false; /* EBUSY: processes live in it */
+	}
+	sweep(parent);
+	if ((size_t)snprintf(g->dir, sizeof g->dir, "%s/omniarena-%d", parent, (int)getpid()) >= sizeof g->dir) {
+		errno = ENAMETOOLONG;
+		return false;
+	}
+	if (mkdir(g->dir, 0755) < 0 && errno != EEXIST)
+		return false;
+	g->lock_fd = open(g->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (g->lock_fd < 0 || flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0)
+		return false;
+	if (g->v2) {
+		(void)snprintf(control, sizeof control, "%s/cgroup.subtree_control", g->dir);
+		if (sys_write_file(control, "+memory +pids") < 0)
+			return false;
+		(void)sys_write_file(control, "+cpu"); /* a weight is welcome, not needed */
+	}
+	return true;
+}
+
+/* One controller: our own cgroup is the natural parent; in v2, where processes may not sit beside
+ * children, an ancestor that already hands the controllers down serves as well. */
+static bool
+open_cgroup(struct jail_cgroup *g, const char *controller)
+{
+	char root[224], point[224], own[256], parent[512];
+	size_t floor;
+
+	if (!find_hierarchy(controller, &g->v2, root, point, sizeof root)) {
+		errno = ENOENT;
+		return false;
+	}
+	if (!own_cgroup(g->v2 ? NULL : controller, own, sizeof own))
+		return false;
+	size_t skip = strcmp(root, "/") != 0 && strncmp(own, root, strlen(root)) == 0 ? strlen(root) : 0;
+	(void)snprintf(parent, sizeof parent, "%s%s", point, strcmp(own + skip, "/") == 0 ? "" : own + skip);
+	for (floor = strlen(point);;) {
+		if (make_base(g, parent, controller))
+			return true;
+		if (!g->v2 || strlen(parent) <= floor)
+			return false;
+		*strrchr(parent, '/') = '\0';
+	}
+}
+
+static void
+open_cgroups(struct jail *j)
+{
+	char what[112];
+	for (size_t i = 0; i < JAIL_CONTROLLERS; i++) {
+		struct jail_cgroup *g = &j->cgroups[i];
+		g->lock_fd = -1;
+		if (i && j->cgroups[0].v2 && j->cgroups[0].dir[0]) {
+			*g = j->cgroups[0]; /* v2: one folder for all */
+			continue;
+		}
+		if (open_cgroup(g, controllers[i]))
+			continue;
+		g->dir[0] = '\0';
+		if (i < 2) { /* a share of the processor is a courtesy; the other two are the fence */
+			(void)snprintf(what, sizeof what, "no %s cgroup can be made", controllers[i]);
+			missing(j, LAYER_CGROUP, what, errno);
+			return;
+		}
+	}
+	j->cgroup = true;
+}
+
+static bool
+set_value(const char *dir, const char *file, uint64_t v)
+{
+	char path[320], text[24];
+	(void)snprintf(path, sizeof path, "%s/%s", dir, file);
+	(void)snprintf(text, sizeof text, "%llu", (unsigned long long)v);
+	return sys_write_file(path, text) == 0;
+}
+
+/* The slot's groups with the limits of a profile. Memory includes swap where swap is counted. */
+static bool
+slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
+{
+	const struct conf_profile *p = conf_profile(profile);
+	uint64_t bytes = (uint64_t)p->memory_mb << 20;
+	char dir[256], path[320];
+
+	for (size_t i = 0; i < JAIL_CONTROLLERS; i++) {
+		struct jail_cgroup *g = &j->cgroups[i];
+		if (!g->dir[0])
+			continue;
+		(void)snprintf(dir, sizeof dir, "%s/c%u", g->dir, s->n);
+		if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+			return false;
+		if (i == 0 && g->v2) {
+			if (!set_value(dir, "memory.max", bytes))
+				return false;
+			/* each may be absent: no swap accounting; before 4.19 */
+			(void)set_value(dir, "memory.swap.max", 0);
+			(void)set_value(dir, "memory.oom.group", 1);
+		} else if (i == 0) {
+			/* the two v1 limits must never cross: lift the upper, set the lower, lower the upper */
+			(void)set_value(dir, "memory.memsw.limit_in_bytes", INT64_MAX);
+			if (!set_value(dir, "memory.limit_in_bytes", bytes))
+				return false;
+			(void)set_value(dir, "memory.memsw.limit_in_bytes", bytes);
+		} else if (i == 1 && !set_value(dir, "pids.max", p->processes)) {
+			return false;
+		} else if (i == 2) {
+			/* half of what others weigh, so that a busy cell leaves the daemon its turn */
+			(void)(g->v2 ? set_value(dir, "cpu.weight", 50) : set_value(dir, "cpu.shares", 512));
+		}
+		if (s->open || (g->v2 && i))
+			continue;
+		(void)snprintf(path, sizeof path, "%s/cgroup.procs", dir);
+		if ((s->join_fd[i] = open(path, O_WRONLY | O_CLOEXEC)) < 0)
+			return false;
+		(void)snprintf(path, sizeof path, "%s/%s", dir, g->v2 ? "memory.events" : "memory.oom_control");
+		if (i == 0 && (s->oom_fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+			return false;
+	}
+	return true;
+}
+
+/* ---- helpers: short-lived children that make a namespace and hand over its fd ---- */
+
+typedef int helper_fn(const struct jail *j, const struct jail_slot *s, struct jail_error *e);
+
+static int
+run_helper(helper_fn *fn, const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+{
+	struct { int32_t error; char step[44]; } answer;
+	int ends[2], fd = -1, status;
+
+	if (msg_pair(ends) < 0)
+		return fail(e, "socket pair"), -1;
+	pid_t pid = sys_clone(0);
+	if (pid == 0) {
+		struct jail_error ce = {"helper", 0};
+		fd = fn(j, s, &ce);
+		memset(&answer, 0, sizeof answer);
+		answer.error = fd < 0 ? ce.error : 0;
+		(void)snprintf(answer.step, sizeof answer.step, "%s", ce.step);
+		_exit(msg_send(ends[1], &answer, sizeof answer, NULL, 0, &fd, fd >= 0, 0) < 0);
+	}
+	(void)close(ends[1]);
+	if (pid < 0) {
+		(void)fail(e, "fork");
+	} else if (msg_recv(ends[0], &answer, sizeof answer, &fd, 1, 0) != sizeof answer) {
+		errno = ECHILD;
+		(void)fail(e, "helper process");
+	} else if (fd < 0) {
+		static char step[sizeof answer.step];
+		memcpy(step, answer.step, sizeof step - 1);
+		*e = (struct jail_error){step, answer.error};
+	}
+	(void)close(ends[0]);
+	if (pid > 0)
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	return fd;
+}
+
+/* A user namespace with one uid in it, CELL_UID, that is the slot's outside. */
+static int
+make_userns(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+{
+	char map[48];
+	uid_t outside = j->mode == JAIL_ROOT ? j->uid_base + s->n : 0;
+
+	/* becoming another uid made this process undumpable and its /proc files root's */
+	if ((j->mode == JAIL_ROOT && !become(outside)) || unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
+		return fail(e, "user namespace of the slot"), -1;
+	(void)snprintf(map, sizeof map, "%u %u 1", CELL_UID, outside);
+	if (sys_write_file("/proc/self/setgroups", "deny") < 0 || sys_write_file("/proc/self/uid_map", map) < 0 ||
+	    sys_write_file("/proc/self/gid_map", map) < 0)
+		return fail(e, "uid map of the slot"), -1;
+	int fd = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		fail(e, "user namespace of the slot");
+	return fd;
+}
+
+static bool
+copy_file(const char *from, const char *to)
+{
+	char chunk[16384];
+	ssize_t n;
+	int in = open(from, O_RDONLY | O_CLOEXEC), out;
+	if (in < 0)
+		return errno == ENOENT; /* another libc's file */
+	if ((out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)) < 0)
+		return false;
+	while ((n = read(in, chunk, sizeof chunk)) > 0)
+		if (write(out, chunk, (size_t)n) != n)
+			return false;
+	(void)close(in);
+	return n == 0 && close(out) == 0;
+}
+
+/* Below the new root: the host's folder, read-only, with what is mounted in it. */
+static bool
+bind_readonly(const char *from, const char *to)
+{
+	if (mount(from, to, NULL, MS_BIND | MS_REC, NULL) < 0)
+		return false;
+	if (sys_mount_restrict(to, SYS_MOUNT_ATTR_RDONLY | SYS_MOUNT_ATTR_NOSUID | SYS_MOUNT_ATTR_NODEV) == 0)
+		return true;
+	/* before 5.12: without what is mounted in it, whose flags could not be changed in one go */
+	return errno == ENOSYS && umount2(to, MNT_DETACH) == 0 && mount(from, to, NULL, MS_BIND, NULL) == 0 &&
+	       mount(NULL, to, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) == 0;
+}
+
+static bool
+make_sysdirs(void)
+{
+	char from[16], target[256];
+	for (size_t i = 0; i < countof(sysdirs); i++) {
+		struct stat st;
+		(void)snprintf(from, sizeof from, "/%s", sysdirs[i]);
+		if (lstat(from, &st) < 0) {
+			if (errno != ENOENT)
+				return false;
+		} else if (S_ISLNK(st.st_mode)) {
+			ssize_t n = readlink(from, target, sizeof target - 1);
+			if (n < 0)
+				return false;
+			target[n] = '\0';
+			if (symlink(target, sysdirs[i]) < 0)
+				return false;
+		} else if (mkdir(sysdirs[i], 0755) < 0 || !bind_readonly(from, sysdirs[i])) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool
+make_devices(void)
+{
+	char to[24], from[32];
+	if (mkdir("dev", 0755) < 0 || mount("tmpfs", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k,nr_inodes=32") < 0)
+		return false;
+	for (size_t i = 0; i < countof(devices); i++) {
+		(void)snprintf(to, sizeof to, "dev/%s", devices[i].name);
+		(void)snprintf(from, sizeof from, "/%s", to);
+		if (mknod(to, S_IFCHR | 0666, makedev(1, devices[i].minor)) == 0)
+			continue;
+		/* in a user namespace nobody makes devices: take the host's */
+		int fd = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+		if (fd < 0 || close(fd) < 0 || mount(from, to, NULL, MS_BIND, NULL) < 0)
+			return false;
+	}
+	for (size_t i = 0; i < countof(dev_links); i++)
+		if (symlink(dev_links[i].target, dev_links[i].name) < 0)
+			return false;
+	return mount(NULL, "dev", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC, NULL) == 0;
+}
+
+/* One user, whose number is the same in every cell where there are user namespaces; else each
+ * slot has its own. */
+static bool
+make_accounts(const struct jail *j)
+{
+	FILE *passwd = fopen("etc/passwd", "we"), *group = fopen("etc/group", "we");
+	unsigned n = j->userns ? 1 : MSG_CELLS_MAX;
+	bool ok = passwd && group;
+
+	for (unsigned i = 0; ok && i < n; i++) {
+		unsigned uid = j->userns ? CELL_UID : (unsigned)j->uid_base + i;
+		ok = fprintf(passwd, "agent:x:%u:%u:agent:/tmp:/bin/sh\n", uid, uid) > 0 && fprintf(group, "agent:x:%u:\n", uid) > 0;
+	}
+	ok = (!passwd || fclose(passwd) == 0) && ok;
+	return (!group || fclose(group) == 0) && ok;
+}
+
+/* The finished root of all cells, in a mount namespace of its own; nothing of the host is left in
+ * it but the folders bound above. */
+static int
+make_template(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+{
+	(void)s;
+	if (unshare(CLONE_NEWNS) < 0)
+		return fail(e, "mount namespace"), -1;
+	int fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return fail(e, "private mounts"), -1;
+	/* /tmp is where it is built, seen by nobody outside this namespace */
+	if (mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m,nr_inodes=1k") < 0 || chdir("/tmp") < 0)
+		return fail(e, "root tmpfs"), -1;
+	if (mkdir("proc", 0755) < 0 || mkdir("tmp", 0755) < 0 || mkdir("mnt", 0755) < 0 || mkdir("etc", 0755) < 0)
+		return fail(e, "folders of the root"), -1;
+	if (!make_sysdirs())
+		return fail(e, "program folders"), -1;
+	if (!make_devices())
+		return fail(e, "/dev"), -1;
+	for (size_t i = 0; i < countof(etc_copies); i++) {
+		char from[40];
+		(void)snprintf(from, sizeof from, "/%s", etc_copies[i]);
+		if (!copy_file(from, etc_copies[i]))
+			return fail(e, etc_copies[i]), -1;
+	}
+	if (!make_accounts(j))
+		return fail(e, "/etc/passwd"), -1;
+	if (mkdir("etc/alternatives", 0755) < 0 ||
+	    (!bind_readonly("/etc/alternatives", "etc/alternatives") && errno != ENOENT))
+		return fail(e, "/etc/alternatives"), -1;
+	/* In a user namespace the kernel lets a process mount a proc only while it can see another one
+	 * whole (mount_namespaces(7)): the cell drops this one right after mounting its own. */
+	if (j->mode == JAIL_USER && mount("/proc", "mnt", NULL, MS_BIND | MS_REC, NULL) < 0)
+		return fail(e, "proc for the cells"), -1;
+	if (sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return fail(e, "pivot_root"), -1;
+	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
+		return fail(e, "read-only root"), -1;
+	return fd;
+}
+
+/* ---- the warden's side ---- */
+
+static uint64_t
+ns_inode(const char *name)
+{
+	char path[32];
+	struct stat st;
+	(void)snprintf(path, sizeof path, "/proc/self/ns/%s", name);
+	return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+/* Root with all power over what it makes, and over nothing else. */
+static bool
+enter_userns(uid_t uid_base, struct jail_error *e)
+{
+	char uid_map[32], gid_map[32];
+
+	if (uid_base != (uid_t)-1 && !become(uid_base + MSG_CELLS_MAX - 1))
+		return fail(e, "unprivileged uid"), false; /* root's own uid must never be mapped */
+	(void)snprintf(uid_map, sizeof uid_map, "0 %u 1", geteuid());
+	(void)snprintf(gid_map, sizeof gid_map, "0 %u 1", getegid());
+	if (unshare(CLONE_NEWUSER) < 0)
+		return fail(e, "user namespace");
+	if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 || sys_write_file("/proc/self/setgroups", "deny") < 0 ||
+	    sys_write_file("/proc/self/uid_map", uid_map) < 0 || sys_write_file("/proc/self/gid_map", gid_map) < 0)
+		return fail(e, "uid map");
+	return true;
+}
+
+static unsigned
+find_masks(void)
+{
+	unsigned found = 0;
+	struct stat st;
+	for (size_t i = 0; i < countof(proc_masks); i++)
+		if (stat(proc_masks[i], &st) == 0 && (st.st_mode & (S_IROTH | S_IWOTH)))
+			found |= 1u << i;
+	return found;
+}
+
+bool
+jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e)
+{
+	memset(j, 0, sizeof *j);
+	j->mode = mode;
+	j->template_fd = j->home_net_fd = -1;
+	j->uid_base = jail_uid_base(port);
+	if (mode == JAIL_ROOT && j->uid_base == (uid_t)-1) {
+		errno = EPERM;
+		return fail(e, "root with uids to give");
+	}
+	if (geteuid() == 0 && setgroups(0, NULL) < 0 && mode == JAIL_ROOT)
+		return fail(e, "no supplementary groups");
+	j->landlock_abi = sys_landlock_abi();
+	if (j->landlock_abi == 0)
+		missing(j, LAYER_LANDLOCK, "this kernel has no Landlock", 0);
+	open_cgroups(j);
+	j->masks = find_masks();
+	if (mode == JAIL_USER && !enter_userns(j->uid_base, e))
+		return false;
+	for (size_t i = 0; i < countof(ns_files); i++)
+		j->home_ns[i] = ns_inode(ns_files[i]);
+	if (mode == JAIL_BASIC) {
+		static const enum msg_layer lost[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS};
+		for (size_t i = 0; i < countof(lost); i++)
+			missing(j, lost[i], "this host allows neither root's namespaces nor user namespaces", 0);
+		return true;
+	}
+	if (unshare(CLONE_NEWUTS) < 0 || sethostname("omniarena", 9) < 0)
+		return fail(e, "host name");
+	j->home_net_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (j->home_net_fd < 0)
+		return fail(e, "own network namespace");
+	struct jail_slot first = {.n = 0};
+	int fd = run_helper(make_userns, j, &first, e);
+	j->userns = fd >= 0;
+	if (fd >= 0)
+		(void)close(fd);
+	else if (mode == JAIL_USER)
+		return false;
+	else
+		missing(j, LAYER_USERNS, "user namespaces are switched off", e->error);
+	j->template_fd = run_helper(make_template, j, NULL, e);
+	if (j->template_fd < 0)
+		return false;
+	if (mode == JAIL_ROOT && (sys_cap_bound(WARDEN_CAPS) < 0 || sys_capset(WARDEN_CAPS) < 0))
+		return fail(e, "the warden's capabilities");
+	return true;
+}
+
+static int
+make_netns(const struct jail *j)
+{
+	if (unshare(CLONE_NEWNET) < 0)
+		return -1;
+	int fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (setns(j->home_net_fd, CLONE_NEWNET) < 0 && fd >= 0) {
+		(void)close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void
+slot_close(struct jail_slot *s)
+{
+	int *fds[] = {&s->net_fd, &s->user_fd, &s->join_fd[0], &s->join_fd[1], &s->join_fd[2], &s->oom_fd};
+	for (size_t i = 0; i < countof(fds); i++) {
+		if (*fds[i] >= 0)
+			(void)close(*fds[i]);
+		*fds[i] = -1;
+	}
+	s->open = false;
+}
+
+bool
+jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e)
+{
+	if (s->open && s->profile == profile)
+		return true;
+	if (!s->open) {
+		s->net_fd = s->user_fd = s->join_fd[0] = s->join_fd[1] = s->join_fd[2] = s->oom_fd = -1;
+		if ((j->mode & NAMESPACED) && (s->net_fd = make_netns(j)) < 0) {
+			(void)fail(e, "network namespace");
+			slot_close(s);
+			return false;
+		}
+		if (j->userns && (s->user_fd = run_helper(make_userns, j, s, e)) < 0) {
+			slot_close(s);
+			return false;
+		}
+	}
+	if (j->cgroup && !slot_cgroup(j, s, profile)) {
+		(void)fail(e, "cgroup");
+		slot_close(s);
+		return false;
+	}
+	s->open = true;
+	s->profile = profile;
+	return true;
+}
+
+void
+jail_close(struct jail *j, struct jail_slot *slots, size_t n)
+{
+	char path[256];
+	for (size_t i = 0; i < n; i++) {
+		if (!slots[i].open)
+			continue;
+		slot_close(&slots[i]);
+		for (size_t c = 0; c < JAIL_CONTROLLERS; c++) {
+			(void)snprintf(path, sizeof path, "%s/c%zu", j->cgroups[c].dir, i);
+			if (j->cgroups[c].dir[0] && rmdir(path) < 0 && errno != ENOENT)
+				warn("cgroup %s stays behind:", path);
+		}
+	}
+	for (size_t c = 0; c < JAIL_CONTROLLERS; c++)
+		if (j->cgroups[c].dir[0])
+			(void)rmdir(j->cgroups[c].dir); /* in v2 the second and third are the first */
+}
+
+unsigned long
+jail_clone_flags(const struct jail *j)
+{
+	return j->mode == JAIL_BASIC ? 0 : CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_CGROUP_NS;
+}
+
+/* ---- the steps, in a cell under construction ---- */
+
+struct site {
+	const struct jail *j;
+	const struct jail_slot *s;
+	const struct conf_profile *p;
+	const int *fds;
+};
+
+enum result { FAILED, DONE, SKIPPED };
+
+static enum result
+ok_if(bool ok)
+{
+	return ok ? DONE : FAILED;
+}
+
+static enum result
+step_oom_score(const struct site *c)
+{
+	(void)c;
+	/* when the whole host is out of memory, a cell goes before anybody else's process; the host's
+	 * /proc is still there */
+	return ok_if(sys_write_file("/proc/self/oom_score_adj", "500") == 0);
+}
+
+static enum result
+step_netns(const struct site *c)
+{
+	return ok_if(setns(c->s->net_fd, CLONE_NEWNET) == 0);
+}
+
+static enum result
+step_mountns(const struct site *c)
+{
+	/* into the template, then onto a copy of our own */
+	return ok_if(setns(c->j->template_fd, CLONE_NEWNS) == 0 && unshare(CLONE_NEWNS) == 0);
+}
+
+static enum result
+step_proc(const struct site *c)
+{
+	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY; /* so /proc/sys is, too */
+	struct stat st;
+
+	if (mount("proc", "/proc", "proc", flags, NULL) < 0)
+		return FAILED;
+	if (c->j->mode == JAIL_USER && umount2("/mnt", MNT_DETACH) < 0)
+		return FAILED;
+	for (size_t i = 0; i < countof(proc_masks); i++) {
+		if (!(c->j->masks >> i & 1))
+			continue;
+		if (stat(proc_masks[i], &st) < 0 ||
+		    mount(S_ISDIR(st.st_mode) ? "/mnt" : "/dev/null", proc_masks[i], NULL, MS_BIND, NULL) < 0)
+			return FAILED;
+	}
+	return DONE;
+}
+
+static enum result
+step_tmp(const struct site *c)
+{
+	char options[96];
+	unsigned long flags = MS_NOSUID | MS_NODEV | (c->p->noexec ? MS_NOEXEC : 0);
+	/* half of the memory, so that a full /tmp is ENOSPC before it is an end by the memory limit */
+	(void)snprintf(options, sizeof options, "mode=1777,size=%um,nr_inodes=%u", c->p->memory_mb / 2, c->p->memory_mb * 64);
+	return ok_if(mount("tmpfs", "/tmp", "tmpfs", flags, options) == 0 && chdir("/tmp") == 0);
+}
+
+static enum result
+step_fds(const struct site *c)
+{
+	static const int standard[] = {CELL_CTL, 0, 1, 2};
+	int source[CELL_FDS], target[CELL_FDS], n = 0;
+
+	for (int i = 0; i < MSG_FDS; i++)
+		source[n] = c->fds[i], target[n++] = standard[i];
+	if (c->s->oom_fd >= 0)
+		source[n] = c->s->oom_fd, target[n++] = CELL_OOM;
+	for (int i = 0; i < JAIL_CONTROLLERS; i++)
+		if (c->s->join_fd[i] >= 0)
+			source[n] = c->s->join_fd[i], target[n++] = CELL_JOIN + i;
+	/* first out of the way, then into place: a source could stand where another must go */
+	for (int i = 0; i < n; i++)
+		if ((source[i] = fcntl(source[i], F_DUPFD_CLOEXEC, CELL_FDS)) < 0)
+			return FAILED;
+	for (int i = 0; i < CELL_FDS; i++)
+		(void)close(i); /* whatever it was */
+	for (int i = 0; i < n; i++)
+		if (dup3(source[i], target[i], target[i] > 2 ? O_CLOEXEC : 0) < 0)
+			return FAILED;
+	return ok_if(sys_close_from(CELL_FDS) == 0);
+}
+
+static enum result
+step_session(const struct site *c)
+{
+	(void)umask(022);
+	/* without a pid namespace, orphans must come to us to be ended */
+	return ok_if(setsid() >= 0 && (c->j->mode != JAIL_BASIC || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0));
+}
+
+/* Threads of this uid on the host: where a cell has no uid of its own, RLIMIT_NPROC counts them all. */
+static uint64_t
+count_threads(void)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *de;
+	uint64_t n = 0;
+	while (d && (de = readdir(d))) {
+		char path[300];
+		struct stat st;
+		(void)snprintf(path, sizeof path, "/proc/%s/task", de->d_name);
+		if (de->d_name[0] >= '1' && de->d_name[0] <= '9' && stat(path, &st) == 0 && st.st_uid == getuid())
+			n += st.st_nlink - 2;
+	}
+	if (d)
+		(void)closedir(d);
+	return n;
+}
+
+struct limit { int what; uint64_t value; };
+
+static size_t
+limits_of(const struct site *c, struct limit out[10])
+{
+	uint64_t memory = (uint64_t)c->p->memory_mb << 20;
+	/* where the cgroup holds memory, programs that reserve far more than they use may do so,
+	 * except in strict */
+	uint64_t space = c->j->cgroup && !c->p->noexec ? 4 * memory + (4ull << 30) : memory;
+	uint64_t procs = c->p->processes + 1ull; /* process 1 has the same uid */
+	if (c->j->mode == JAIL_BASIC && c->j->uid_base == (uid_t)-1)
+		procs += count_threads();
+	const struct limit l[] = {
+		{RLIMIT_CPU, c->p->cpu_sec}, {RLIMIT_AS, space}, {RLIMIT_NPROC, procs},
+		{RLIMIT_FSIZE, (uint64_t)c->p->file_mb << 20}, {RLIMIT_NOFILE, c->p->open_files}, {RLIMIT_CORE, 0},
+		{RLIMIT_STACK, 8 << 20}, {RLIMIT_MSGQUEUE, 0}, {RLIMIT_RTPRIO, 0}, {RLIMIT_MEMLOCK, 64 << 10},
+	};
+	memcpy(out, l, sizeof l);
+	return countof(l);
+}
+
+static enum result
+step_limits(const struct site *c)
+{
+	struct limit l[10];
+	size_t n = limits_of(c, l);
+	for (size_t i = 0; i < n; i++) {
+		struct rlimit now, rl = {l[i].value, l[i].value};
+		if (getrlimit(l[i].what, &now) < 0)
+			return FAILED;
+		if (now.rlim_max < rl.rlim_max) /* the host allows less already; raising needs privilege */
+			rl.rlim_cur = rl.rlim_max = now.rlim_max;
+		if (setrlimit(l[i].what, &rl) < 0)
+			return FAILED;
+	}
+	return DONE;
+}
+
+/* Becomes uid for good. The bounding set goes first, while there is the right to empty it; then
+ * SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP and SECBIT_NO_CAP_AMBIENT_RAISE, each with its lock, so
+ * that executing as or becoming uid 0 gives nothing (capabilities(7)). */
+static bool
+drop_to(uid_t uid)
+{
+	return sys_cap_bound(0) == 0 && prctl(PR_SET_SECUREBITS, 1 | 2 | 4 | 8 | 64 | 128, 0, 0, 0) == 0 && become(uid);
+}
+
+static enum result
+step_uid(const struct site *c)
+{
+	if (c->s->user_fd >= 0 || c->j->uid_base == (uid_t)-1)
+		return SKIPPED;
+	return ok_if(drop_to(c->j->uid_base + c->s->n));
+}
+
+static enum result
+step_userns(const struct site *c)
+{
+	if (c->s->user_fd < 0)
+		return SKIPPED;
+	return ok_if(setns(c->s->user_fd, CLONE_NEWUSER) == 0 && drop_to(CELL_UID));
+}
+
+static enum result
+step_capabilities(const struct site *c)
+{
+	uint64_t left;
+	(void)c;
+	return ok_if(sys_capset(0) == 0 && sys_capget(&left) == 0 && left == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0);
+}
+
+static enum result
+step_basic_tmp(const struct site *c)
+{
+	(void)c;
+	return ok_if(mkdtemp(basic_tmp) && chdir(basic_tmp) == 0);
+}
+
+static enum result
+step_no_new_privs(const struct site *c)
+{
+	(void)c;
+	/* and end with the warden, if arena should not notice first */
+	return ok_if(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0);
+}
+
+/* The second fence on files: what the mounts allow, once more, path by path; and in basic, where
+ * there are no mounts of our own, the only one. */
+static enum result
+step_landlock(const struct site *c)
+{
+	int abi = c->j->landlock_abi;
+	uint64_t all = SYS_LL_FS_1 | (abi >= 2 ? SYS_LL_REFER : 0) | (abi >= 3 ? SYS_LL_TRUNCATE : 0) |
+	               (abi >= 5 ? SYS_LL_IOCTL_DEV : 0);
+	uint64_t look = SYS_LL_READ_FILE | SYS_LL_READ_DIR, run = look | SYS_LL_EXECUTE;
+	uint64_t device = all & (SYS_LL_READ_FILE | SYS_LL_WRITE_FILE | SYS_LL_TRUNCATE | SYS_LL_IOCTL_DEV);
+	uint64_t work = all & ~(uint64_t)(SYS_LL_MAKE_CHAR | SYS_LL_MAKE_BLOCK | (c->p->noexec ? SYS_LL_EXECUTE : 0));
+	struct sys_ll_ruleset r = {all, abi >= 4 ? SYS_LL_NET_TCP : 0, abi >= 6 ? SYS_LL_SCOPE_ALL : 0};
+	bool basic = c->j->mode == JAIL_BASIC, ok;
+	char path[32];
+	struct stat st;
+	int fd;
+
+	if (abi == 0)
+		return SKIPPED;
+	if ((fd = sys_landlock_create(&r, abi)) < 0)
+		return FAILED;
+	ok = sys_landlock_allow(fd, jail_tmp(c->j), work) == 0 && sys_landlock_allow(fd, "/proc", look) == 0;
+	ok = ok && (basic || (sys_landlock_allow(fd, "/etc", look) == 0 && sys_landlock_allow(fd, "/", SYS_LL_READ_DIR) == 0 &&
+	                      sys_landlock_allow(fd, "/dev", device) == 0));
+	for (size_t i = 0; ok && i < countof(sysdirs); i++) {
+		(void)snprintf(path, sizeof path, "/%s", sysdirs[i]);
+		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+			ok = sys_landlock_allow(fd, path, run) == 0;
+	}
+	for (size_t i = 0; ok && basic && i < countof(devices); i++) {
+		(void)snprintf(path, sizeof path, "/dev/%s", devices[i].name);
+		ok = sys_landlock_allow(fd, path, device) == 0;
+	}
+	for (size_t i = 0; ok && basic && i < countof(etc_copies); i++) {
+		(void)snprintf(path, sizeof path, "/%s", etc_copies[i]);
+		ok = sys_landlock_allow(fd, path, SYS_LL_READ_FILE) == 0 || errno == ENOENT;
+	}
+	if (ok && basic)
+		ok = sys_landlock_allow(fd, "/etc/alternatives", look) == 0 || errno == ENOENT;
+	ok = ok && sys_landlock_enforce(fd) == 0;
+	(void)close(fd);
+	return ok_if(ok);
+}
+
+static enum result
+step_seccomp(const struct site *c)
+{
+	struct sys_bpf_insn program[BPF_MAX_INSNS];
+	const struct bpf_ask ask = {
+		.arch = SYS_ARCH_HERE, .role = BPF_CELL, .memcg = c->j->cgroup,
+		.memfd = c->j->cgroup && !c->p->noexec, .shared_pids = c->j->mode == JAIL_BASIC,
+	};
+	size_t n = bpf_build(&ask, program);
+	return ok_if(n > 0 && sys_seccomp(program, n) == 0);
+}
+
+static const struct step {
+	const char *name;
+	unsigned modes;
+	int layer; /* -1: none of its own */
+	enum result (*run)(const struct site *c);
+} steps[] = {
+	{"oom score", JAIL_ROOT | JAIL_USER | JAIL_BASIC, -1, step_oom_score},
+	{"network namespace", NAMESPACED, LAYER_NETNS, step_netns},
+	{"mount namespace", NAMESPACED, -1, step_mountns},
+	{"proc", NAMESPACED, LAYER_PIDNS, step_proc},
+	{"tmp", NAMESPACED, LAYER_MOUNTNS, step_tmp},
+	{"session", NAMESPACED | JAIL_BASIC, -1, step_session},
+	{"uid", NAMESPACED | JAIL_BASIC, -1, step_uid},
+	{"user namespace", NAMESPACED, LAYER_USERNS, step_userns},
+	{"file descriptors", NAMESPACED | JAIL_BASIC, -1, step_fds},
+	{"resource limits", NAMESPACED | JAIL_BASIC, LAYER_RLIMITS, step_limits},
+	{"capabilities", NAMESPACED | JAIL_BASIC, -1, step_capabilities},
+	{"temporary folder", JAIL_BASIC, -1, step_basic_tmp},
+	{"no_new_privs", NAMESPACED | JAIL_BASIC, LAYER_NO_NEW_PRIVS, step_no_new_privs},
+	{"landlock", NAMESPACED | JAIL_BASIC, LAYER_LANDLOCK, step_landlock},
+	{"seccomp", NAMESPACED | JAIL_BASIC, LAYER_SECCOMP, step_seccomp},
+};
+
+bool
+jail_enter(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], uint32_t *layers, struct jail_error *e)
+{
+	const struct site site = {j, s, conf_profile(s->profile), fds};
+
+	*layers = j->cgroup ? 1u << LAYER_CGROUP : 0; /* the command joins it before it is ready */
+	for (size_t i = 0; i < countof(steps); i++) {
+		if (!(steps[i].modes & (unsigned)j->mode))
+			continue;
+		errno = 0;
+		enum result r = steps[i].run(&site);
+		if (r == FAILED)
+			return fail(e, steps[i].name);
+		if (r == DONE && steps[i].layer >= 0)
+			*layers |= 1u << steps[i].layer;
+	}
+	return true;
+}
+
+uint32_t
+jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t layers)
+{
+	static const enum msg_layer of_ns[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS};
+	const struct site site = {j, s, conf_profile(s->profile), NULL};
+	struct limit l[10];
+	size_t n = limits_of(&site, l);
+
+	for (size_t i = 0; i < countof(of_ns); i++) {
+		uint64_t ino = ns_inode(ns_files[i]);
+		if (ino == 0 || ino == j->home_ns[i])
+			layers &= ~(1u << of_ns[i]);
+	}
+	for (size_t i = 0; i < n; i++) {
+		struct rlimit rl;
+		if (l[i].what == RLIMIT_NPROC && j->mode == JAIL_BASIC)
+			continue; /* moves with what else the user runs */
+		if (getrlimit(l[i].what, &rl) < 0 || rl.rlim_max > l[i].value)
+			layers &= ~(1u << LAYER_RLIMITS);
+	}
+	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+		layers &= ~(1u << LAYER_NO_NEW_PRIVS);
+	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SYS_SECCOMP_MODE_FILTER)
+		layers &= ~(1u << LAYER_SECCOMP);
+	return layers;
+}
+
+const char *
+jail_tmp(const struct jail *j)
+{
+	return j->mode == JAIL_BASIC ? basic_tmp : "/tmp";
+}
+
+/* ---- arena's own ---- */
+
+static bool
+empty_root(struct jail_error *e)
+{
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("tmpfs", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=555,size=4k,nr_inodes=2") < 0 ||
+	    chdir("/proc") < 0 || sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0 ||
+	    mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+		return fail(e, "empty root");
+	return true;
+}
+
+bool
+jail_surrender(uid_t uid_base, struct jail_error *e)
+{
+	static struct sys_bpf_insn program[BPF_MAX_INSNS];
+	const struct bpf_ask ask = {.arch = SYS_ARCH_HERE, .role = BPF_ARENA};
+	bool root = uid_base != (uid_t)-1;
+	uint64_t left;
+	size_t n;
+
+	/* Where the host allows neither, there is no way to an empty root, and it is the filter alone,
+	 * which knows no call that opens a file, that keeps arena from files. */
+	bool own_ns = unshare(root ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) == 0;
+	if (own_ns && !empty_root(e))
+		return false;
+	if ((own_ns || root) && sys_cap_bound(0) < 0)
+		return fail(e, "bounding set");
+	if (root && (setgroups(0, NULL) < 0 || !become(uid_base + MSG_CELLS_MAX)))
+		return fail(e, "own uid");
+	if (sys_capset(0) < 0 || sys_capget(&left) < 0 || left != 0)
+		return fail(e, "capabilities");
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return fail(e, "no_new_privs");
+	n = bpf_build(&ask, program);
+	if (n == 0 || sys_seccomp(program, n) < 0)
+		return fail(e, "seccomp");
+	return true;
+}

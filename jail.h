@@ -1,0 +1,68 @@
+/* L3 priv: the steps that make a cell. Runs in the warden and in cells under construction. */
+#ifndef JAIL_H
+#define JAIL_H
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "conf.h"
+#include "msg.h"
+
+/* Three ways to the same jail: as root; through a user namespace; and what is left when the host
+ * allows neither: filter, NO_NEW_PRIVS, limits and Landlock around an ordinary process. */
+enum jail_mode { JAIL_ROOT = 1, JAIL_USER = 2, JAIL_BASIC = 4 };
+
+/* Fds of a cell under construction and of its process 1, at fixed places. */
+enum { CELL_CTL = 3, CELL_OOM = 4, CELL_JOIN = 5, CELL_FDS = CELL_JOIN + 3 };
+enum { CELL_UID = 1000 /* inside a user namespace */, JAIL_CONTROLLERS = 3 };
+
+/* What all cells of one warden share; made once. */
+struct jail {
+	enum jail_mode mode;
+	uid_t uid_base; /* slot n runs as uid_base + n where uids can be had, else -1 */
+	int template_fd, home_net_fd;
+	int landlock_abi;
+	bool userns, cgroup;
+	unsigned masks; /* bit i: this host has file i of the list that is masked in /proc */
+	struct jail_cgroup { char dir[224]; bool v2; int lock_fd; } cgroups[JAIL_CONTROLLERS];
+	uint64_t home_ns[4]; /* inode numbers of the warden's own namespaces */
+	char why[LAYERS][112];
+};
+
+/* What one cell at a time uses and the next one uses again. An empty network namespace can't be
+ * changed from inside a cell, which can make no socket and holds no capability over it; the user
+ * namespace is the same: its maps are written once (user_namespaces(7)). */
+struct jail_slot {
+	uint32_t n, profile; /* profile: the one its cgroup is set to, CONF_PROFILES for none */
+	int net_fd, user_fd, join_fd[JAIL_CONTROLLERS], oom_fd;
+	bool open;
+};
+
+/* Why something failed: the step's name and errno. */
+struct jail_error { const char *step; int error; };
+
+/* Makes the template and finds out what this host offers; may put the warden itself into a user
+ * namespace. port makes the uids differ between daemons of one host. */
+bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e);
+/* Makes what slot n needs before its first cell, and sets its cgroup to the profile. */
+bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e);
+/* Removes the cgroups; every cell must be dead. */
+void jail_close(struct jail *j, struct jail_slot *slots, size_t n);
+/* The clone(2) flags of a cell's process 1. */
+unsigned long jail_clone_flags(const struct jail *j);
+/* In the new process: walks every step that this mode has. fds are control, stdin, stdout, stderr;
+ * afterwards they are at CELL_CTL, 0, 1, 2. False and the step on the first failure: the caller
+ * must then end. On success layers has one bit for each thing that was set up. */
+bool jail_enter(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], uint32_t *layers, struct jail_error *e);
+/* In a probe's process 1, after jail_enter: the layers that the kernel confirms when asked. */
+uint32_t jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t layers);
+
+/* The cell's writable folder: /tmp, or in basic one of its own below the host's. */
+const char *jail_tmp(const struct jail *j);
+
+/* Gives up what arena has no need of: own uid (root only), an empty root, no capability,
+ * NO_NEW_PRIVS, its filter. */
+bool jail_surrender(uid_t uid_base, struct jail_error *e);
+/* The first uid of the 256 for a daemon on this port, or -1 where this process can't have them. */
+uid_t jail_uid_base(uint16_t port);
+#endif

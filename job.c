@@ -1,0 +1,561 @@
+/* L3 net: ready cells, the queue for them, one command's life and its captured output.
+ *
+ * The life of a job; "end" is JOB_DONE with the outcome:
+ *
+ * event           QUEUED              RUN                     ENDING (report asked)  KILLED (control closed)
+ * cell ready      send job, RUN       -                       -                      -
+ * output, EOF     -                   keep or count; bit      same                   same
+ * result          -                   check; RESULT bit       same, TIMED_OUT        can't come
+ * control hang-up -                   CELL_DIED, KILLED       TIMED_OUT, KILLED      can't come
+ * timer           end BUSY            shutdown, ENDING        close, KILLED          end with what is there
+ * client gone     free                close, free             close, free            free
+ * no cell made    end NO_CELL         -                       -                      -
+ * drain           end DRAINED         timer is the grace      -                      -
+ *
+ * All three bits (stdout ended, stderr ended, result there) are the end. */
+#include "job.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+	QUEUE_MS = 2000,  /* longest wait for a cell */
+	REPORT_MS = 500,  /* a cell that is asked to end and report has this long, then it is killed */
+	RETRY_MS = 250,   /* pause after a cell that could not be made */
+	SCRATCH = 65536, READS_A_TURN = 4,
+	TAIL = 8 * MSG_FILES_BYTES, /* each byte of a name may become six, and the numbers */
+	JOB_PLACES = 512, /* an id is the place in the table and, above, a generation */
+	RELEASE = 65536,  /* touched memory beyond this goes back to the kernel */
+};
+
+bool
+job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, uint32_t layers)
+{
+	*q = (struct jobs){
+		.loop = l, .wall = wall, .wall_slot = -1, .layers = layers, .profile = 0,
+		.jobs = 2 * c->max_running, .cells = c->max_running + c->warm_cells, .warm = c->warm_cells,
+		.max_running = c->max_running, .output_limit = c->output_limit,
+		.retry = {.kind = JOB_RETRY, .place = -1},
+	};
+	size_t each = 2 * q->output_limit + MSG_TEXT_MAX + MSG_FILES_BYTES + TAIL;
+	size_t all = q->jobs * (each + sizeof *q->job) + q->cells * sizeof *q->cell + SCRATCH;
+	/* reserved once, touched only as far as output really comes */
+	char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return false;
+	q->job = (struct job *)(void *)p;
+	q->cell = (struct cell *)(void *)(p + q->jobs * sizeof *q->job);
+	q->scratch = p + q->jobs * sizeof *q->job + q->cells * sizeof *q->cell;
+	p = q->scratch + SCRATCH;
+	for (size_t i = 0; i < q->jobs; i++) {
+		struct job *j = &q->job[i];
+		struct { struct buf *b; size_t cap; } part[] = {
+			{&j->out, q->output_limit}, {&j->err, q->output_limit}, {&j->text, MSG_TEXT_MAX},
+			{&j->files, MSG_FILES_BYTES}, {&j->tail, TAIL},
+		};
+		for (size_t k = 0; k < countof(part); p += part[k++].cap)
+			*part[k].b = (struct buf){p, 0, part[k].cap, false};
+		j->timer = (struct timer){.kind = JOB_TIMER, .id = (uint32_t)i, .place = -1};
+		j->id = (uint32_t)i;
+		j->cell = -1;
+	}
+	for (size_t i = 0; i < q->cells; i++) {
+		q->cell[i].id = (uint32_t)i;
+		for (size_t k = 0; k < MSG_FDS; k++)
+			q->cell[i].fd[k] = q->cell[i].slot[k] = -1;
+	}
+	loop_add(l, wall, POLLIN, JOB_WALL, 0, &q->wall_slot);
+	return true;
+}
+
+/* Touched pages of a large output go back; the address space stays. */
+static void
+release(struct buf *b)
+{
+	uintptr_t from = ((uintptr_t)b->p + 4095) & ~(uintptr_t)4095, to = ((uintptr_t)b->p + b->n) & ~(uintptr_t)4095;
+	if (b->n > RELEASE && to > from)
+		(void)madvise((void *)from, to - from, MADV_DONTNEED); /* only saves memory */
+	b->n = 0;
+	b->full = false;
+}
+
+/* ---- cells ---- */
+
+static void
+cell_close(struct jobs *q, struct cell *c, int k)
+{
+	if (c->fd[k] < 0)
+		return;
+	loop_del(q->loop, &c->slot[k]);
+	(void)close(c->fd[k]); /* sockets and pipes: nothing is lost */
+	c->fd[k] = -1;
+}
+
+/* Closing its control socket ends a cell; the place is free when the warden says that it is gone. */
+static void
+cell_end(struct jobs *q, struct cell *c)
+{
+	for (int k = 0; k < MSG_FDS; k++)
+		cell_close(q, c, k);
+	c->st = c->gone ? CELL_FREE : CELL_DYING;
+}
+
+/* In case process 1 does not notice, or can't: the warden makes sure. */
+static void
+cell_kill(struct jobs *q, struct cell *c)
+{
+	const struct msg_ask ask = {MSG_KILL, c->id, 0};
+	(void)msg_send(q->wall, &ask, sizeof ask, NULL, 0, NULL, 0, MSG_DONTWAIT); /* the close above did it already */
+}
+
+static bool
+cell_ask(struct jobs *q, struct cell *c)
+{
+	const struct msg_ask ask = {MSG_BUILD, c->id + 256, q->profile};
+	if (msg_send(q->wall, &ask, sizeof ask, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0)
+		return false; /* full: the next turn asks again */
+	c->id += 256; /* next generation */
+	c->gone = false;
+	c->st = CELL_BUILDING;
+	return true;
+}
+
+size_t
+job_ready_cells(const struct jobs *q)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < q->cells; i++)
+		n += q->cell[i].st == CELL_READY;
+	return n;
+}
+
+void
+job_refill(struct jobs *q)
+{
+	size_t have = 0, want = q->warm + q->queued;
+
+	if (q->failing || q->draining || q->lost)
+		return;
+	for (size_t i = 0; i < q->cells; i++)
+		have += q->cell[i].st == CELL_BUILDING || q->cell[i].st == CELL_READY;
+	for (size_t i = 0; i < q->cells && have < want; i++)
+		if (q->cell[i].st == CELL_FREE) {
+			if (!cell_ask(q, &q->cell[i]))
+				return;
+			have++;
+		}
+}
+
+/* ---- jobs ---- */
+
+struct job *
+job_find(struct jobs *q, uint32_t id)
+{
+	size_t place = id % JOB_PLACES;
+	return place < q->jobs && q->job[place].id == id && q->job[place].st != JOB_FREE ? &q->job[place] : NULL;
+}
+
+struct job *
+job_new(struct jobs *q, uint32_t conn)
+{
+	for (size_t i = 0; i < q->jobs; i++) {
+		struct job *j = &q->job[i];
+		if (j->st != JOB_FREE)
+			continue;
+		j->st = JOB_FILLING;
+		j->conn = conn;
+		j->serial = q->serial++;
+		j->ended = 0;
+		j->has_result = false;
+		j->out_bytes = j->err_bytes = 0;
+		j->head = (struct msg_job){.type = MSG_JOB};
+		j->stdin_data = (struct str){NULL, 0};
+		j->start_us = j->end_us = now_us();
+		return j;
+	}
+	return NULL;
+}
+
+/* Leaves the queue or the cell, if it was in one. */
+static void
+leave(struct jobs *q, struct job *j)
+{
+	if (j->st == JOB_QUEUED)
+		q->queued--;
+	if (j->st == JOB_RUN || j->st == JOB_ENDING || j->st == JOB_KILLED)
+		q->running--;
+	if (j->cell >= 0 && q->cell[j->cell].st == CELL_BUSY)
+		cell_end(q, &q->cell[j->cell]);
+	j->cell = -1;
+	loop_timer_off(q->loop, &j->timer);
+}
+
+static void
+finish(struct jobs *q, struct job *j, enum job_outcome outcome)
+{
+	leave(q, j);
+	j->end_us = now_us();
+	j->outcome = outcome;
+	j->st = JOB_DONE;
+	q->done++;
+}
+
+void
+job_drop(struct jobs *q, struct job *j)
+{
+	if (j->cell >= 0) {
+		struct cell *c = &q->cell[j->cell];
+		cell_end(q, c);
+		cell_kill(q, c);
+	}
+	q->done -= j->st == JOB_DONE;
+	leave(q, j);
+	release(&j->out);
+	release(&j->err);
+	release(&j->text);
+	release(&j->files);
+	release(&j->tail);
+	j->st = JOB_FREE;
+	j->id += JOB_PLACES; /* an old id finds nothing from now on */
+	j->timer.id = j->id;
+}
+
+struct job *
+job_next_done(struct jobs *q)
+{
+	for (size_t i = 0; q->done && i < q->jobs; i++)
+		if (q->job[i].st == JOB_DONE) {
+			q->job[i].st = JOB_TOLD;
+			q->done--;
+			return &q->job[i];
+		}
+	return NULL;
+}
+
+static void
+write_stdin(struct jobs *q, struct job *j)
+{
+	struct cell *c = &q->cell[j->cell];
+	while (j->stdin_data.n && c->fd[JOB_FD_IN] >= 0) {
+		ssize_t n = write(c->fd[JOB_FD_IN], j->stdin_data.p, j->stdin_data.n);
+		if (n < 0 && errno == EAGAIN) {
+			if (c->slot[JOB_FD_IN] < 0)
+				loop_add(q->loop, c->fd[JOB_FD_IN], POLLOUT, JOB_IN, (uint32_t)j->cell, &c->slot[JOB_FD_IN]);
+			return;
+		}
+		if (n < 0)
+			break; /* EPIPE: the command does not read it */
+		j->stdin_data.p += n;
+		j->stdin_data.n -= (size_t)n;
+	}
+	cell_close(q, c, JOB_FD_IN);
+}
+
+/* Hands a job to a ready cell. False when that cell was none any more. */
+static bool
+hand_over(struct jobs *q, struct job *j, size_t place)
+{
+	struct cell *c = &q->cell[place];
+
+	j->head.text_bytes = (uint32_t)j->text.n;
+	if (msg_send(c->fd[JOB_FD_CTL], &j->head, sizeof j->head, j->text.p, j->text.n, NULL, 0, MSG_DONTWAIT) < 0) {
+		bool size = errno == EMSGSIZE || errno == ENOBUFS || errno == EAGAIN;
+		if (!size) {
+			cell_end(q, c);
+			return false;
+		}
+		finish(q, j, JOB_TOO_LARGE);
+		return true;
+	}
+	if (j->st == JOB_QUEUED)
+		q->queued--;
+	q->running++;
+	c->st = CELL_BUSY;
+	c->job = j->id;
+	j->cell = (int)place;
+	j->st = JOB_RUN;
+	j->start_us = now_us();
+	loop_timer(q->loop, &j->timer, j->timeout_ms);
+	loop_add(q->loop, c->fd[JOB_FD_OUT], POLLIN, JOB_OUT, (uint32_t)place, &c->slot[JOB_FD_OUT]);
+	loop_add(q->loop, c->fd[JOB_FD_ERR], POLLIN, JOB_ERR, (uint32_t)place, &c->slot[JOB_FD_ERR]);
+	write_stdin(q, j);
+	return true;
+}
+
+static bool
+run_in_any(struct jobs *q, struct job *j)
+{
+	if (q->running >= q->max_running)
+		return false;
+	for (size_t i = 0; i < q->cells; i++)
+		if (q->cell[i].st == CELL_READY && hand_over(q, j, i))
+			return true;
+	return false;
+}
+
+/* Whoever waits longest is next. */
+static void
+serve_queue(struct jobs *q)
+{
+	while (q->queued) {
+		struct job *first = NULL;
+		for (size_t i = 0; i < q->jobs; i++)
+			if (q->job[i].st == JOB_QUEUED && (!first || q->job[i].serial < first->serial))
+				first = &q->job[i];
+		if (!first || !run_in_any(q, first))
+			return;
+	}
+}
+
+void
+job_start(struct jobs *q, struct job *j)
+{
+	if (q->lost) {
+		finish(q, j, JOB_NO_CELL);
+	} else if (q->draining) {
+		finish(q, j, JOB_DRAINED);
+	} else if (q->queued || !run_in_any(q, j)) {
+		j->st = JOB_QUEUED;
+		q->queued++;
+		loop_timer(q->loop, &j->timer, QUEUE_MS);
+	}
+}
+
+static void
+fail_queue(struct jobs *q, enum job_outcome outcome)
+{
+	for (size_t i = 0; i < q->jobs; i++)
+		if (q->job[i].st == JOB_QUEUED)
+			finish(q, &q->job[i], outcome);
+}
+
+static void
+cell_failed(struct jobs *q, const char *why)
+{
+	size_t n = 0;
+	for (; n < sizeof q->why - 1 && why[n]; n++)
+		q->why[n] = why[n] >= ' ' && why[n] < 0x7f ? why[n] : '?';
+	q->why[n] = '\0';
+	warn("no cell could be made: %s", q->why);
+	q->failing = true;
+	loop_timer(q->loop, &q->retry, RETRY_MS);
+	fail_queue(q, JOB_NO_CELL);
+}
+
+/* ---- what comes in ---- */
+
+static void
+wall_lost(struct jobs *q)
+{
+	q->lost = true;
+	loop_del(q->loop, &q->wall_slot);
+	fail_queue(q, JOB_NO_CELL);
+}
+
+static void
+read_wall(struct jobs *q)
+{
+	struct msg_tell t;
+	int fds[MSG_FDS];
+	long n = msg_recv(q->wall, &t, sizeof t, fds, MSG_FDS, MSG_DONTWAIT);
+	size_t place = t.cell & 0xff;
+
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n != sizeof t || place >= q->cells || q->cell[place].id != t.cell || t.why[sizeof t.why - 1] != '\0') {
+		for (size_t i = 0; i < MSG_FDS; i++)
+			if (n >= 0 && fds[i] >= 0)
+				(void)close(fds[i]);
+		wall_lost(q);
+		return;
+	}
+	struct cell *c = &q->cell[place];
+	switch (t.type) {
+	case MSG_CELL:
+		for (size_t i = 0; i < MSG_FDS; i++)
+			c->fd[i] = fds[i];
+		if (c->st != CELL_BUILDING || fds[0] < 0 || fds[1] < 0 || fds[2] < 0 || fds[3] < 0)
+			cell_end(q, c);
+		else
+			loop_add(q->loop, c->fd[JOB_FD_CTL], POLLIN, JOB_CTL, (uint32_t)place, &c->slot[JOB_FD_CTL]);
+		break;
+	case MSG_GONE:
+		/* else its last words are still unread in the control socket, and free the place */
+		c->gone = true;
+		if (c->st == CELL_DYING)
+			c->st = CELL_FREE;
+		break;
+	case MSG_FAILED:
+		c->gone = true; /* it never was */
+		cell_end(q, c);
+		cell_failed(q, t.why);
+		break;
+	default:
+		wall_lost(q);
+	}
+}
+
+static void
+cell_ready(struct jobs *q, struct cell *c, const struct msg_ready *r, long n)
+{
+	char why[112];
+	struct buf b = {why, 0, sizeof why - 1, false};
+
+	if (n == sizeof *r && r->type == MSG_READY && r->error == 0 && (r->layers & q->layers) == q->layers) {
+		c->st = CELL_READY;
+		q->failing = false;
+		serve_queue(q);
+		return;
+	}
+	cell_end(q, c);
+	if (n == sizeof *r && r->error > 0 && r->error < 4096 && memchr(r->step, '\0', sizeof r->step))
+		buf_printf(&b, "%s: %s", r->step, strerror(r->error));
+	else
+		buf_str(&b, n > 0 ? "a cell came up with less isolation than the probe" : "a cell died while it was made");
+	why[b.n] = '\0';
+	cell_failed(q, why);
+}
+
+static void
+check_end(struct jobs *q, struct job *j)
+{
+	if (j->ended == JOB_ENDED)
+		finish(q, j, j->st == JOB_RUN ? (j->has_result ? JOB_RAN : JOB_CELL_DIED) : j->outcome);
+}
+
+static void
+kill_job(struct jobs *q, struct job *j, enum job_outcome outcome)
+{
+	struct cell *c = &q->cell[j->cell];
+	cell_close(q, c, JOB_FD_CTL);
+	cell_close(q, c, JOB_FD_IN);
+	cell_kill(q, c);
+	j->st = JOB_KILLED;
+	j->outcome = outcome;
+	j->ended |= JOB_RESULT;
+	loop_timer(q->loop, &j->timer, REPORT_MS);
+}
+
+/* What process 1 says is checked as if an enemy had written it. */
+static bool
+result_is_whole(const struct msg_result *r, const char *names, long n)
+{
+	return n >= (long)sizeof *r && r->type == MSG_RESULT && r->files <= MSG_FILES_MAX &&
+	       r->files_bytes == (size_t)n - sizeof *r && msg_check_words(names, r->files_bytes, r->files) &&
+	       (WIFEXITED(r->status) || WIFSIGNALED(r->status));
+}
+
+static void
+cell_result(struct jobs *q, struct cell *c, struct job *j)
+{
+	static struct { struct msg_result r; char names[MSG_FILES_BYTES]; } in;
+	long n = msg_recv(c->fd[JOB_FD_CTL], &in, sizeof in, NULL, 0, MSG_DONTWAIT);
+
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (!result_is_whole(&in.r, in.names, n)) {
+		kill_job(q, j, j->st == JOB_ENDING ? JOB_TIMED_OUT : JOB_CELL_DIED);
+	} else {
+		j->res = in.r;
+		buf_put(&j->files, in.names, in.r.files_bytes);
+		j->has_result = true;
+		j->ended |= JOB_RESULT;
+		cell_close(q, c, JOB_FD_CTL);
+		cell_close(q, c, JOB_FD_IN);
+		/* the pipes' last bytes are there already or never come */
+		loop_timer(q->loop, &j->timer, REPORT_MS);
+	}
+	check_end(q, j);
+}
+
+static void
+read_output(struct jobs *q, struct cell *c, struct job *j, int k)
+{
+	struct buf *b = k == JOB_FD_OUT ? &j->out : &j->err;
+	uint64_t *total = k == JOB_FD_OUT ? &j->out_bytes : &j->err_bytes;
+
+	for (int i = 0; i < READS_A_TURN; i++) {
+		size_t room = b->cap - b->n;
+		ssize_t n = read(c->fd[k], room ? b->p + b->n : q->scratch, room ? room : SCRATCH);
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n <= 0) {
+			cell_close(q, c, k);
+			j->ended |= k == JOB_FD_OUT ? JOB_OUT_EOF : JOB_ERR_EOF;
+			check_end(q, j);
+			return;
+		}
+		*total += (uint64_t)n;
+		b->n += room ? (size_t)n : 0;
+	}
+}
+
+void
+job_event(struct jobs *q, uint32_t kind, uint32_t id)
+{
+	struct msg_ready r;
+
+	if (kind == JOB_WALL) {
+		read_wall(q);
+		return;
+	}
+	struct cell *c = &q->cell[id];
+	struct job *j = c->st == CELL_BUSY ? job_find(q, c->job) : NULL;
+	if (kind == JOB_CTL && !j) {
+		long n = msg_recv(c->fd[JOB_FD_CTL], &r, sizeof r, NULL, 0, MSG_DONTWAIT);
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (c->st == CELL_BUILDING)
+			cell_ready(q, c, &r, n);
+		else
+			cell_end(q, c); /* a waiting cell has nothing to say but its end */
+	} else if (j && kind == JOB_CTL) {
+		cell_result(q, c, j);
+	} else if (j && kind == JOB_IN) {
+		write_stdin(q, j);
+	} else if (j) {
+		read_output(q, c, j, kind == JOB_OUT ? JOB_FD_OUT : JOB_FD_ERR);
+	}
+}
+
+void
+job_timer(struct jobs *q, struct timer *t)
+{
+	if (t->kind == JOB_RETRY) {
+		q->failing = false;
+		return;
+	}
+	struct job *j = job_find(q, t->id);
+	if (!j)
+		return;
+	if (j->st == JOB_QUEUED) {
+		finish(q, j, JOB_BUSY);
+	} else if (j->ended & JOB_RESULT) {
+		/* ended, and somebody who can't be of this cell still holds its pipes' other ends */
+		finish(q, j, j->st == JOB_RUN ? JOB_RAN : j->outcome);
+	} else if (j->st == JOB_RUN) {
+		j->st = JOB_ENDING;
+		j->outcome = JOB_TIMED_OUT;
+		(void)shutdown(q->cell[j->cell].fd[JOB_FD_CTL], SHUT_WR); /* ENOTCONN: its hang-up is on the way */
+		loop_timer(q->loop, &j->timer, REPORT_MS);
+	} else {
+		kill_job(q, j, JOB_TIMED_OUT);
+		check_end(q, j);
+	}
+}
+
+void
+job_drain(struct jobs *q, uint32_t grace_ms)
+{
+	q->draining = true;
+	fail_queue(q, JOB_DRAINED);
+	for (size_t i = 0; i < q->jobs; i++) {
+		struct job *j = &q->job[i];
+		if (j->st == JOB_RUN && j->timer.at > q->loop->now + grace_ms)
+			loop_timer(q->loop, &j->timer, grace_ms);
+	}
+}

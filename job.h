@@ -1,0 +1,86 @@
+/* L3 net: ready cells, the queue for them, one command's life and its captured output. */
+#ifndef JOB_H
+#define JOB_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conf.h"
+#include "loop.h"
+#include "msg.h"
+#include "util.h"
+
+/* Kinds in the loop: fds of a cell (id: its place), then timers. Others begin at JOB_KINDS. */
+enum { JOB_WALL, JOB_CTL, JOB_IN, JOB_OUT, JOB_ERR, JOB_TIMER, JOB_RETRY, JOB_KINDS };
+
+enum { JOB_FD_CTL, JOB_FD_IN, JOB_FD_OUT, JOB_FD_ERR };
+enum cell_state { CELL_FREE, CELL_BUILDING, CELL_READY, CELL_BUSY, CELL_DYING };
+struct cell {
+	enum cell_state st;
+	uint32_t id, job;   /* job: its id, while busy */
+	bool gone;          /* the warden has reaped it */
+	int fd[MSG_FDS], slot[MSG_FDS];
+};
+
+/* How a job ended, for the reply; JOB_RAN has a result, JOB_TIMED_OUT mostly. */
+enum job_outcome { JOB_RAN, JOB_TIMED_OUT, JOB_CELL_DIED, JOB_BUSY, JOB_NO_CELL, JOB_TOO_LARGE, JOB_DRAINED };
+enum job_state { JOB_FREE, JOB_FILLING, JOB_QUEUED, JOB_RUN, JOB_ENDING, JOB_KILLED, JOB_DONE, JOB_TOLD };
+enum { JOB_OUT_EOF = 1, JOB_ERR_EOF = 2, JOB_RESULT = 4, JOB_ENDED = 7 };
+
+struct job {
+	uint32_t id, conn; /* conn: who waits for it */
+	enum job_state st;
+	enum job_outcome outcome;
+	unsigned ended;
+	int cell;
+	uint64_t serial;         /* order of arrival */
+	uint32_t timeout_ms;     /* wall time, counted from the hand-over to the cell */
+	uint64_t start_us, end_us;
+	struct msg_job head;     /* words of text, in order: cwd, argv, environment */
+	struct buf text;
+	struct str stdin_data;   /* borrowed from the connection, which outlives the job or cancels it */
+	struct buf out, err;     /* kept; *_bytes counts all */
+	uint64_t out_bytes, err_bytes;
+	struct msg_result res;
+	struct buf files;        /* the names, each NUL-terminated */
+	struct buf tail;         /* room for whoever writes the reply */
+	struct timer timer;
+	bool has_result, base64; /* base64: how the reply wants the output */
+};
+
+struct jobs {
+	struct loop *loop;
+	int wall, wall_slot;
+	uint32_t layers;         /* what the probe had; a cell with less runs nothing */
+	uint32_t profile;
+	struct job *job;
+	struct cell *cell;
+	size_t jobs, cells, warm, max_running, running, queued, done, output_limit;
+	uint64_t serial;
+	char why[112];           /* why the last cell could not be made */
+	struct timer retry;
+	bool failing, draining, lost; /* lost: the warden is gone */
+	char *scratch;           /* where output beyond the limit is thrown */
+};
+
+/* Takes all memory: max_running commands, as many in the queue, their output. False: errno. */
+bool job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, uint32_t layers);
+/* A job to fill in (text, head.argc, head.envc, stdin_data, timeout_ms) and then start or drop;
+ * NULL when running and waiting places are all taken. */
+struct job *job_new(struct jobs *q, uint32_t conn);
+/* Runs it in a ready cell, or queues it for 2 s at most. Done is told by job_next_done. */
+void job_start(struct jobs *q, struct job *j);
+/* The job is not wanted (any more): its cell is ended at once; the slot is free. */
+void job_drop(struct jobs *q, struct job *j);
+struct job *job_find(struct jobs *q, uint32_t id);
+/* An fd of kind JOB_*, or a timer of kind JOB_*, is ready. */
+void job_event(struct jobs *q, uint32_t kind, uint32_t id);
+void job_timer(struct jobs *q, struct timer *t);
+/* Asks for cells that are missing; call it once a turn, when replies are out. */
+void job_refill(struct jobs *q);
+/* The next job that became JOB_DONE, or NULL; the caller drops it when the reply is out. */
+struct job *job_next_done(struct jobs *q);
+/* No new work; what runs gets at most grace_ms more. */
+void job_drain(struct jobs *q, uint32_t grace_ms);
+/* Cells that wait for work. */
+size_t job_ready_cells(const struct jobs *q);
+#endif

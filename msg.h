@@ -1,0 +1,74 @@
+/* L1: the wall. Every message between arena, warden and cell, as fixed structs over
+ * SOCK_SEQPACKET socket pairs, so that one read is one message, whole.
+ *
+ *   arena  -> warden   msg_ask     build a cell, kill a cell
+ *   warden -> arena    msg_hello   once, at start: what this host's jail is made of
+ *                      msg_tell    here is a cell (with its fds), it is gone, it could not be made
+ *   cell   -> arena    msg_ready   built and waiting, or the step that failed
+ *   arena  -> cell     msg_job     run this, once; shutdown(SHUT_WR) then says "end it and report",
+ *                                  close says "die"
+ *   cell   -> arena    msg_result  how it ended
+ *
+ * The warden believes nothing that arena says beyond "this many cells of that profile"; arena
+ * believes nothing that a cell says beyond "this is what the command did". Each side checks size,
+ * type and range of what it receives, and hangs up on the first message that is wrong. */
+#ifndef MSG_H
+#define MSG_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	MSG_CELLS_MAX = 255,       /* slots; each has a uid of its own, and arena has one */
+	MSG_TEXT_MAX = 128 * 1024, /* working directory, argv and environment of a job, bytes */
+	MSG_WORDS_MAX = 4096,      /* argv and environment, strings */
+	MSG_FILES_BYTES = 16384, MSG_FILES_MAX = 512, /* names of files in a result */
+	MSG_FDS = 4,
+};
+
+enum msg_type { MSG_BUILD = 1, MSG_KILL, MSG_HELLO, MSG_CELL, MSG_GONE, MSG_FAILED, MSG_READY, MSG_JOB, MSG_RESULT };
+
+/* What a cell is made of, one bit each; msg_layer_name has health's names. */
+enum msg_layer {
+	LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_RLIMITS, LAYER_NO_NEW_PRIVS, LAYER_SECCOMP,
+	LAYER_CGROUP, LAYER_LANDLOCK, LAYER_USERNS, LAYERS,
+};
+/* the five of the six layers that a cell holds (the first is the policy); all of them make "kernel" */
+#define MSG_LAYERS_KERNEL \
+	(1u << LAYER_NETNS | 1u << LAYER_MOUNTNS | 1u << LAYER_PIDNS | 1u << LAYER_RLIMITS | \
+	 1u << LAYER_NO_NEW_PRIVS | 1u << LAYER_SECCOMP)
+
+struct msg_ask { uint32_t type, cell, profile; };
+struct msg_hello { uint32_t type, layers; char why[LAYERS][112]; /* NUL-terminated, why one is missing */ };
+/* cell: slot in the low 8 bits, generation above. MSG_CELL carries control, stdin, stdout, stderr. */
+struct msg_tell { uint32_t type, cell; char why[112]; };
+struct msg_ready { uint32_t type, layers; int32_t error; char step[32]; /* error != 0: this step failed */ };
+/* Behind it text_bytes of text: cwd, argc words, envc assignments, each NUL-terminated. */
+struct msg_job { uint32_t type, argc, envc, text_bytes; };
+/* Behind it files_bytes of text: files names, each NUL-terminated. status is waitpid(2)'s. */
+struct msg_result {
+	uint32_t type;
+	int32_t status;
+	uint64_t cpu_us, max_rss_kb, read_bytes, write_bytes;
+	uint32_t oom, ended_early, files, files_bytes, files_truncated, pad;
+};
+
+_Static_assert(sizeof(struct msg_ask) == 12 && sizeof(struct msg_tell) == 120, "no holes over the wall");
+_Static_assert(sizeof(struct msg_ready) == 44 && sizeof(struct msg_job) == 16, "no holes over the wall");
+_Static_assert(sizeof(struct msg_result) == 64, "no holes over the wall");
+
+const char *msg_layer_name(enum msg_layer l);
+
+/* Two connected ends, close-on-exec; -1 and errno. */
+int msg_pair(int ends[2]);
+/* Sends head and tail (may be empty) as one message with nfds fds, which stay the caller's.
+ * 0, or -1 and errno (EAGAIN when flags has MSG_DONTWAIT and the buffer is full). */
+int msg_send(int fd, const void *head, size_t head_n, const void *tail, size_t tail_n, const int *fds,
+             size_t nfds, int flags);
+/* Receives one message: its length, 0 at the end, -1 and errno. A message or fds beyond what is
+ * asked for is -1 EMSGSIZE. Fds arrive close-on-exec and are the caller's; fds not sent are -1. */
+long msg_recv(int fd, void *p, size_t cap, int *fds, size_t nfds, int flags);
+
+/* True when text holds exactly count NUL-terminated strings. */
+bool msg_check_words(const char *text, size_t n, size_t count);
+#endif

@@ -1,0 +1,173 @@
+/* L0: system calls and kernel ABI that musl's headers lack. */
+#include "sys.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* calls from 424 on have one number on every CPU */
+enum {
+	NR_CLOSE_RANGE = 436, NR_MOUNT_SETATTR = 442, NR_LANDLOCK_CREATE = 444,
+	NR_LANDLOCK_ADD = 445, NR_LANDLOCK_RESTRICT = 446,
+};
+
+pid_t
+sys_clone(unsigned long flags)
+{
+	/* x86_64 and aarch64 order the last arguments differently; all of them are zero here */
+	return (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+}
+
+int
+sys_pivot_root(const char *new_root, const char *put_old)
+{
+	return (int)syscall(SYS_pivot_root, new_root, put_old);
+}
+
+int
+sys_close_from(int first)
+{
+	struct rlimit rl;
+	if (syscall(NR_CLOSE_RANGE, (unsigned)first, ~0u, 0) == 0)
+		return 0;
+	if (errno != ENOSYS || getrlimit(RLIMIT_NOFILE, &rl) < 0)
+		return -1;
+	for (rlim_t fd = (rlim_t)first; fd < rl.rlim_cur; fd++)
+		(void)close((int)fd); /* most are not open */
+	return 0;
+}
+
+int
+sys_mount_restrict(const char *path, uint64_t attr_set)
+{
+	struct { uint64_t set, clr, propagation, userns_fd; } attr = {attr_set, 0, 0, 0};
+	return (int)syscall(NR_MOUNT_SETATTR, AT_FDCWD, path, 0x8000 /* AT_RECURSIVE */, &attr, sizeof attr);
+}
+
+int
+sys_seccomp(const struct sys_bpf_insn *insn, size_t n)
+{
+	struct sys_bpf_prog prog = {(uint16_t)n, insn};
+	return prctl(PR_SET_SECCOMP, SYS_SECCOMP_MODE_FILTER, &prog, 0, 0);
+}
+
+struct cap_header { uint32_t version; int32_t pid; };
+struct cap_data { uint32_t effective, permitted, inheritable; };
+enum { CAP_VERSION_3 = 0x20080522 };
+
+int
+sys_capset(uint64_t caps)
+{
+	struct cap_header h = {CAP_VERSION_3, 0};
+	struct cap_data d[2] = {{(uint32_t)caps, (uint32_t)caps, 0}, {(uint32_t)(caps >> 32), (uint32_t)(caps >> 32), 0}};
+	return (int)syscall(SYS_capset, &h, d);
+}
+
+int
+sys_capget(uint64_t *caps)
+{
+	struct cap_header h = {CAP_VERSION_3, 0};
+	struct cap_data d[2];
+	if (syscall(SYS_capget, &h, d) < 0)
+		return -1;
+	*caps = (uint64_t)(d[1].effective | d[1].permitted | d[1].inheritable) << 32 |
+	        (d[0].effective | d[0].permitted | d[0].inheritable);
+	return 0;
+}
+
+int
+sys_cap_bound(uint64_t keep)
+{
+	for (unsigned long cap = 0; cap <= SYS_CAP_MAX; cap++) {
+		if (keep >> cap & 1)
+			continue;
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
+			if (errno == EINVAL)
+				break; /* past the last capability of this kernel */
+			if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) != 0)
+				return -1; /* still there and can't be dropped */
+		}
+	}
+	/* EINVAL before 4.3, which has no ambient set to empty */
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
+		return -1;
+	return 0;
+}
+
+int
+sys_landlock_abi(void)
+{
+	long abi = syscall(NR_LANDLOCK_CREATE, NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
+	return abi < 0 ? 0 : (int)abi;
+}
+
+int
+sys_landlock_create(const struct sys_ll_ruleset *r, int abi)
+{
+	/* an older kernel refuses a struct longer than its own if the rest is not zero */
+	size_t size = abi < 4 ? 8 : abi < 6 ? 16 : sizeof *r;
+	return (int)syscall(NR_LANDLOCK_CREATE, r, size, 0);
+}
+
+int
+sys_landlock_allow(int ruleset_fd, const char *path, uint64_t rights)
+{
+	struct { uint64_t rights; int32_t fd; } __attribute__((packed)) rule = {rights, -1};
+	int rc, saved;
+
+	if ((rule.fd = open(path, O_PATH | O_CLOEXEC)) < 0)
+		return -1;
+	rc = (int)syscall(NR_LANDLOCK_ADD, ruleset_fd, 1 /* LANDLOCK_RULE_PATH_BENEATH */, &rule, 0);
+	saved = errno;
+	(void)close(rule.fd);
+	errno = saved;
+	return rc;
+}
+
+int
+sys_landlock_enforce(int ruleset_fd)
+{
+	return (int)syscall(NR_LANDLOCK_RESTRICT, ruleset_fd, 0);
+}
+
+int
+sys_write_file(const char *path, const char *text)
+{
+	size_t n = strlen(text);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t done = write(fd, text, n);
+	int saved = errno;
+	if (close(fd) < 0 && done >= 0)
+		return -1;
+	errno = done >= 0 ? EIO : saved;
+	return done == (ssize_t)n ? 0 : -1;
+}
+
+ssize_t
+sys_read_file(const char *path, char *out, size_t cap)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	size_t n = 0;
+	ssize_t got;
+	if (fd < 0)
+		return -1;
+	while (n < cap - 1 && (got = read(fd, out + n, cap - 1 - n)) != 0) {
+		if (got < 0) {
+			int saved = errno;
+			(void)close(fd);
+			errno = saved;
+			return -1;
+		}
+		n += (size_t)got;
+	}
+	(void)close(fd); /* read only: nothing can be lost */
+	out[n] = '\0';
+	return (ssize_t)n;
+}

@@ -1,0 +1,53 @@
+/* L0: slices, bounded buffers, numbers, base64, UTF-8, clock, messages to people. */
+#ifndef UTIL_H
+#define UTIL_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define countof(a) (sizeof(a) / sizeof((a)[0]))
+
+/* Borrowed slice: never freed, no NUL promised. */
+struct str { const char *p; size_t n; };
+/* Fixed store, owned by somebody else; the first put that does not fit sets full and stays so. */
+struct buf { char *p; size_t n, cap; bool full; };
+
+/* The slice of a C string. */
+struct str str_of(const char *s);
+bool str_eq(struct str a, const char *b);
+/* ASCII letters compare without case: header names and tokens (RFC 9110 section 5.1). */
+bool str_ieq(struct str a, const char *b);
+/* Cuts the next element of a comma list off *list, blanks trimmed (RFC 9110 section 5.6.1);
+ * false at the end. */
+bool str_next(struct str *list, struct str *item);
+/* Decimal digits only, no sign, at most max; anything else is false and leaves *v alone. */
+bool str_uint(struct str s, uint64_t max, uint64_t *v);
+/* True when both have the same bytes; the time depends on b's length alone. */
+bool str_same_ct(struct str a, struct str b);
+
+/* All of it or nothing: what does not fit sets full. */
+void buf_put(struct buf *b, const void *p, size_t n);
+void buf_str(struct buf *b, const char *s);
+void buf_uint(struct buf *b, uint64_t v);
+/* printf into what is left; for formats of our own only, never for text from outside. */
+void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Strict base64 (RFC 4648 section 4, padding required): bytes written to out, or -1.
+ * out holds at least in.n / 4 * 3 bytes and may be the input's own memory. */
+long base64_decode(struct str in, char *out);
+/* Writes four letters for 1 to 3 bytes. */
+void base64_group(const unsigned char *in, size_t n, char out[4]);
+
+/* Length of the well-formed UTF-8 sequence at the start of s (Unicode 15, table 3-7), or 0.
+ * With 0, *bad is the length of the ill-formed part to replace by one U+FFFD (at least 1). */
+size_t utf8_next(struct str s, size_t *bad);
+
+/* CLOCK_MONOTONIC in milliseconds, microseconds. */
+uint64_t now_ms(void);
+uint64_t now_us(void);
+
+/* One line on stderr behind "omniarena: "; a format that ends in ':' gets errno's text. die
+ * ends the process with status 1: only for start-up and for children under construction. */
+void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+#endif

@@ -1,0 +1,292 @@
+/* L5 priv: the one process that keeps privilege. It reads fixed-size requests from arena on one
+ * socket and answers on the same; a request that is not in the table below, or not permitted now,
+ * ends it, and with it every cell. Slots hold what cells use one after the other. */
+#include "warden.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bpf.h"
+#include "cell.h"
+#include "msg.h"
+#include "sys.h"
+#include "util.h"
+
+static struct warden {
+	int wall;
+	struct jail jail;
+	struct jail_slot slots[MSG_CELLS_MAX];
+	struct { pid_t pid; uint32_t id; } cells[MSG_CELLS_MAX]; /* pid 0: the slot is free */
+} w;
+
+static void
+tell(enum msg_type type, uint32_t id, const char *why, const int *fds)
+{
+	struct msg_tell t = {.type = type, .cell = id};
+	(void)snprintf(t.why, sizeof t.why, "%s", why);
+	if (msg_send(w.wall, &t, sizeof t, NULL, 0, fds, fds ? MSG_FDS : 0, 0) < 0)
+		_exit(0); /* arena is gone */
+}
+
+static void
+tell_failed(uint32_t id, const struct jail_error *e)
+{
+	char why[112];
+	(void)snprintf(why, sizeof why, "%s: %s", e->step, strerror(e->error));
+	tell(MSG_FAILED, id, why, NULL);
+}
+
+/* Control socket pair and three pipes; mine are arena's ends, theirs the cell's. On failure all
+ * are closed. */
+static bool
+open_ends(int mine[MSG_FDS], int theirs[MSG_FDS])
+{
+	int room = 2 * (MSG_TEXT_MAX + 4096), pair[2];
+	size_t n = 0;
+
+	if (msg_pair(pair) < 0)
+		return false;
+	mine[0] = pair[0], theirs[0] = pair[1];
+	for (n = 1; n < MSG_FDS; n++) {
+		if (pipe2(pair, O_CLOEXEC) < 0)
+			break;
+		mine[n] = pair[n == 1], theirs[n] = pair[n != 1]; /* stdin is written, the others are read */
+	}
+	/* a job message goes out in one piece or not at all; where SO_SNDBUFFORCE is not allowed the
+	 * host's net.core.wmem_max bounds it, and arena says so to whom it concerns */
+	if (n == MSG_FDS && setsockopt(mine[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0) {
+		for (n = 0; n < MSG_FDS && fcntl(mine[n], F_SETFL, O_NONBLOCK | (n == 1 ? O_WRONLY : 0)) == 0; n++)
+			;
+		if (n == MSG_FDS)
+			return true;
+	}
+	int saved = errno;
+	for (size_t i = 0; i < n; i++)
+		(void)close(mine[i]), (void)close(theirs[i]);
+	errno = saved;
+	return false;
+}
+
+static void
+build(uint32_t id, uint32_t profile, bool probe)
+{
+	uint32_t n = id & 0xff;
+	int mine[MSG_FDS], theirs[MSG_FDS];
+	struct jail_error e = {"", 0};
+
+	if (!jail_slot_ready(&w.jail, &w.slots[n], profile, &e)) {
+		tell_failed(id, &e);
+		return;
+	}
+	if (!open_ends(mine, theirs)) {
+		tell_failed(id, &(struct jail_error){"pipes", errno});
+		return;
+	}
+	pid_t pid = sys_clone(jail_clone_flags(&w.jail));
+	if (pid == 0)
+		cell_main(&w.jail, &w.slots[n], theirs, probe);
+	if (pid < 0) {
+		tell_failed(id, &(struct jail_error){"clone", errno});
+	} else {
+		w.cells[n].pid = pid;
+		w.cells[n].id = id;
+		tell(MSG_CELL, id, "", mine);
+	}
+	for (size_t i = 0; i < MSG_FDS; i++)
+		(void)close(mine[i]), (void)close(theirs[i]);
+}
+
+static void
+ask_build(const struct msg_ask *a)
+{
+	if (!conf_profile(a->profile) || w.cells[a->cell & 0xff].pid != 0)
+		die("warden: arena asked for a cell that can't be; ending");
+	build(a->cell, a->profile, false);
+}
+
+static void
+ask_kill(const struct msg_ask *a)
+{
+	uint32_t n = a->cell & 0xff;
+	/* the pid is ours until we reap it; an id of an earlier generation finds nothing */
+	if (w.cells[n].pid && w.cells[n].id == a->cell)
+		(void)kill(w.cells[n].pid, SIGKILL);
+}
+
+static const struct { uint32_t type; void (*run)(const struct msg_ask *a); } requests[] = {
+	{MSG_BUILD, ask_build},
+	{MSG_KILL, ask_kill},
+};
+
+static void
+reap(bool wait_for_all)
+{
+	pid_t pid;
+	while ((pid = waitpid(-1, NULL, wait_for_all ? 0 : WNOHANG)) > 0)
+		for (uint32_t n = 0; n < MSG_CELLS_MAX; n++) {
+			if (w.cells[n].pid != pid)
+				continue;
+			w.cells[n].pid = 0;
+			if (!wait_for_all)
+				tell(MSG_GONE, w.cells[n].id, "", NULL);
+		}
+}
+
+/* Arena is gone, or no longer makes sense: nothing of ours outlives it. */
+static _Noreturn void
+end(void)
+{
+	for (uint32_t n = 0; n < MSG_CELLS_MAX; n++)
+		if (w.cells[n].pid)
+			(void)kill(w.cells[n].pid, SIGKILL);
+	reap(true);
+	jail_close(&w.jail, w.slots, MSG_CELLS_MAX);
+	_exit(0);
+}
+
+static void
+one_request(void)
+{
+	struct msg_ask a;
+	long n = msg_recv(w.wall, &a, sizeof a, NULL, 0, 0);
+
+	if (n != sizeof a || (a.cell & 0xff) >= MSG_CELLS_MAX)
+		end();
+	for (size_t i = 0; i < countof(requests); i++)
+		if (requests[i].type == a.type) {
+			requests[i].run(&a);
+			return;
+		}
+	end();
+}
+
+/* The first cell is a probe: it is built like any other, asks the kernel what it is in, and its
+ * answer is what health will say. It runs nothing. */
+static bool
+probe(struct msg_hello *h, struct jail_error *e)
+{
+	static char step[sizeof ((struct msg_ready *)0)->step];
+	int mine[MSG_FDS], theirs[MSG_FDS];
+	struct msg_ready r;
+
+	if (!jail_slot_ready(&w.jail, &w.slots[0], 0, e))
+		return false;
+	if (!open_ends(mine, theirs)) {
+		*e = (struct jail_error){"pipes", errno};
+		return false;
+	}
+	pid_t pid = sys_clone(jail_clone_flags(&w.jail));
+	if (pid == 0)
+		cell_main(&w.jail, &w.slots[0], theirs, true);
+	*e = (struct jail_error){"clone", errno};
+	for (size_t i = 0; i < MSG_FDS; i++)
+		(void)close(theirs[i]);
+	struct pollfd p = {mine[0], POLLIN, 0};
+	long n = pid > 0 && poll(&p, 1, 10000) == 1 ? msg_recv(mine[0], &r, sizeof r, NULL, 0, 0) : -1;
+	for (size_t i = 0; i < MSG_FDS; i++)
+		(void)close(mine[i]); /* which ends the cell */
+	if (pid > 0) {
+		if (n < 0)
+			(void)kill(pid, SIGKILL);
+		(void)waitpid(pid, NULL, 0); /* no handler is installed: not interrupted */
+	}
+	if (n != sizeof r || r.error) {
+		if (n == sizeof r) {
+			memcpy(step, r.step, sizeof step - 1);
+			*e = (struct jail_error){step, r.error};
+		} else if (pid > 0) {
+			*e = (struct jail_error){"probe cell", ECHILD};
+		}
+		return false;
+	}
+	h->layers = r.layers;
+	return true;
+}
+
+static void
+confine(struct jail_error *e)
+{
+	static struct sys_bpf_insn program[BPF_MAX_INSNS];
+	const struct bpf_ask ask = {.arch = SYS_ARCH_HERE, .role = BPF_WARDEN};
+	size_t n = bpf_build(&ask, program);
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || n == 0 || sys_seccomp(program, n) < 0) {
+		*e = (struct jail_error){"the warden's filter", errno};
+		warn("warden: %s: %s", e->step, strerror(e->error));
+		_exit(1);
+	}
+}
+
+static _Noreturn void
+serve(enum jail_mode mode, uint16_t port)
+{
+	struct msg_hello hello = {.type = MSG_HELLO};
+	struct jail_error e = {"", 0};
+	struct signalfd_siginfo si;
+	sigset_t all;
+
+	/* the terminal's Ctrl-C is for arena, whose end is ours; children arrive by fd */
+	(void)sigfillset(&all);
+	if (sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+		die("warden: signal mask:");
+	bool ok = jail_open(&w.jail, mode, port, &e);
+	if (ok) {
+		confine(&e);
+		ok = probe(&hello, &e);
+	}
+	memcpy(hello.why, w.jail.why, sizeof hello.why);
+	if (!ok) {
+		hello.layers = 0;
+		(void)snprintf(hello.why[0], sizeof hello.why[0], "%s: %s", e.step, strerror(e.error));
+	}
+	(void)sigemptyset(&all);
+	(void)sigaddset(&all, SIGCHLD);
+	int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (signals < 0)
+		die("warden: signalfd:");
+	if (msg_send(w.wall, &hello, sizeof hello, NULL, 0, NULL, 0, 0) < 0 || !ok)
+		end();
+	for (;;) {
+		struct pollfd p[2] = {{w.wall, POLLIN, 0}, {signals, POLLIN, 0}};
+		if (poll(p, 2, -1) < 0)
+			end();
+		if (p[1].revents) {
+			(void)read(signals, &si, sizeof si); /* only wakes: signals merge, so ask waitpid */
+			reap(false);
+		}
+		if (p[0].revents)
+			one_request();
+	}
+}
+
+int
+warden_start(enum jail_mode mode, uint16_t port, pid_t *pid)
+{
+	int ends[2];
+
+	if (msg_pair(ends) < 0)
+		return -1;
+	*pid = fork();
+	if (*pid == 0) {
+		/* a second fd table entry for anything else of arena's would outlive arena's close */
+		w.wall = dup2(ends[1], 3) < 0 ? -1 : 3;
+		if (w.wall < 0 || sys_close_from(4) < 0 || fcntl(w.wall, F_SETFD, FD_CLOEXEC) < 0)
+			_exit(1);
+		serve(mode, port);
+	}
+	(void)close(ends[1]);
+	if (*pid < 0) {
+		(void)close(ends[0]);
+		return -1;
+	}
+	return ends[0];
+}

@@ -1,0 +1,9 @@
+/* L5 priv: the one process that keeps privilege; it never sees a byte from the network. */
+#ifndef WARDEN_H
+#define WARDEN_H
+#include "jail.h"
+
+/* Starts the warden in a child process: its end of the wall, and its pid in *pid, or -1. It opens
+ * the jail in one mode, says msg_hello, and ends at once if that mode is not to be had. */
+int warden_start(enum jail_mode mode, uint16_t port, pid_t *pid);
+#endif
