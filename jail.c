@@ -446,6 +446,7 @@ static bool
 make_devices(void)
 {
 	char to[24], from[32];
+	(void)umask(0); /* a device that not all may write is none */
 	if (mkdir("dev", 0755) < 0 || mount("tmpfs", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k,nr_inodes=32") < 0)
 		return false;
 	for (size_t i = 0; i < countof(devices); i++) {
@@ -458,6 +459,7 @@ make_devices(void)
 		if (fd < 0 || close(fd) < 0 || mount(from, to, NULL, MS_BIND, NULL) < 0)
 			return false;
 	}
+	(void)umask(022);
 	for (size_t i = 0; i < countof(dev_links); i++)
 		if (symlink(dev_links[i].target, dev_links[i].name) < 0)
 			return false;
@@ -591,8 +593,9 @@ jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error 
 			missing(j, lost[i], "this host allows neither root's namespaces nor user namespaces", 0);
 		return true;
 	}
-	if (unshare(CLONE_NEWUTS) < 0 || sethostname("omniarena", 9) < 0)
-		return fail(e, "host name");
+	/* the warden itself has no use for a network, and in a user namespace no way back to the host's */
+	if (unshare(CLONE_NEWUTS | CLONE_NEWNET) < 0 || sethostname("omniarena", 9) < 0)
+		return fail(e, "host name and network of the warden");
 	j->home_net_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (j->home_net_fd < 0)
 		return fail(e, "own network namespace");
@@ -735,7 +738,8 @@ step_proc(const struct site *c)
 	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY; /* so /proc/sys is, too */
 	struct stat st;
 
-	if (mount("proc", "/proc", "proc", flags, NULL) < 0)
+	/* hidepid=2, proc(5): a cell sees its own processes only, and not process 1, which is ours */
+	if (mount("proc", "/proc", "proc", flags, "hidepid=2") < 0)
 		return FAILED;
 	if (c->j->mode == JAIL_USER && umount2("/mnt", MNT_DETACH) < 0)
 		return FAILED;

@@ -238,6 +238,8 @@ serve(enum jail_mode mode, uint16_t port)
 	(void)sigfillset(&all);
 	if (sigprocmask(SIG_SETMASK, &all, NULL) < 0)
 		die("warden: signal mask:");
+	for (uint32_t n = 0; n < MSG_CELLS_MAX; n++)
+		w.slots[n].n = n;
 	bool ok = jail_open(&w.jail, mode, port, &e);
 	if (ok) {
 		confine(&e);

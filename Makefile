@@ -1,0 +1,55 @@
+# make            ./omniarena, static
+# make debug      ./omniarena-debug, with address and undefined-behaviour sanitizers
+# make test       all tests, after installing what they need (says so first)
+# make lint       clang-tidy, formatting and layering
+# make lines      lines that hold code, per module
+# CPPFLAGS='-DPORT=8080 -DAUTH_PASS="\"...\""' sets the compile-time names of conf.h.
+.SUFFIXES:
+
+SRC := util.c sys.c json.c http.c bpf.c msg.c loop.c conf.c jail.c cell.c warden.c job.c api.c arena.c
+
+# A musl compiler where there is one: musl-gcc, or a cc that is musl's own (Alpine).
+ifeq ($(origin CC),default)
+  CC := $(shell command -v musl-gcc || echo cc)
+endif
+# Debian's musl-gcc does not know -static-pie: it gets the start files by name, from beside its specs
+SPECS := $(shell sed -n 's/.*-specs "\(.*\)\/musl-gcc.specs".*/\1/p' "$$(command -v $(CC))" 2>/dev/null)
+MUSL  := $(or $(SPECS),$(findstring musl,$(shell $(CC) -dumpmachine)))
+
+WERROR  := -Werror
+WARN    := -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(WERROR)
+HARDEN  := -fPIE -fstack-protector-strong -fno-strict-aliasing -fwrapv
+CFLAGS  ?= -Os
+ALL     := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) -ffunction-sections -fdata-sections \
+           -fno-asynchronous-unwind-tables $(CPPFLAGS) $(CFLAGS)
+comma   := ,
+LINK    := $(if $(SPECS),-static -nostartfiles -Wl$(comma)-pie$(comma)--no-dynamic-linker $(SPECS)/rcrt1.o $(SPECS)/crti.o $(SPECS)/crtn.o,-static-pie) \
+           -Wl,--gc-sections,-z,text,-z,relro,-z,now,-z,noexecstack -s $(LDFLAGS)
+SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+.PHONY: all debug test lint lines clean
+all: omniarena
+
+omniarena: $(SRC:%.c=build/%.o)
+	$(CC) $(ALL) -o $@ $^ $(LINK)
+	@[ -n "$(MUSL)" ] || echo "omniarena: built without musl ($(CC)): it works the same, but is several times as large" >&2
+
+build/%.o: %.c build/flags
+	$(CC) $(ALL) -MMD -MP -c -o $@ $<
+
+# rebuilt when the compiler or a flag changes
+build/flags: FORCE
+	@mkdir -p build
+	$(file >build/flags.new,$(CC) $(ALL) $(LINK))
+	@cmp -s build/flags.new $@ || cp build/flags.new $@
+FORCE:
+.PHONY: FORCE
+-include $(SRC:%.c=build/%.d)
+
+# the sanitizers need glibc's dynamic libraries
+debug: omniarena-debug
+omniarena-debug: $(SRC) $(wildcard *.h)
+	cc -std=c11 -D_GNU_SOURCE $(WARN) $(CPPFLAGS) $(SANITIZE) -o $@ $(SRC)
+
+clean:
+	rm -rf build omniarena omniarena-debug
