@@ -55,7 +55,7 @@ split(char **text, uint32_t n, char **out)
 
 /* What every command finds in its environment, unless the job says otherwise. */
 static char **
-add_defaults(const struct jail *j, char **envp, char **end)
+add_defaults(const struct jail_slot *s, char **envp, char **end)
 {
 	static char home[64], tmpdir[64];
 	static char *const defaults[] = {
@@ -64,8 +64,8 @@ add_defaults(const struct jail *j, char **envp, char **end)
 	};
 	char **first = envp, **last = end;
 
-	(void)snprintf(home, sizeof home, "HOME=%s", jail_tmp(j));
-	(void)snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", jail_tmp(j));
+	(void)snprintf(home, sizeof home, "HOME=%s", s->tmp);
+	(void)snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", s->tmp);
 	for (size_t i = 0; i < countof(defaults); i++) {
 		size_t n = (size_t)(strchr(defaults[i], '=') - defaults[i]) + 1;
 		char **e = first;
@@ -89,7 +89,7 @@ job_is_whole(long n)
 /* Says ready, waits for the job, executes it. What goes wrong before is told on the command's own
  * stderr with the status that shells use: 125 ours, 126 not executable, 127 not found. */
 static _Noreturn void
-run_child(const struct jail *j, const struct jail_slot *s, struct msg_ready *ready)
+run_child(const struct jail_slot *s, struct msg_ready *ready)
 {
 	sigset_t none;
 
@@ -115,7 +115,7 @@ run_child(const struct jail *j, const struct jail_slot *s, struct msg_ready *rea
 	text += strlen(text) + 1;
 	char **end = split(&text, inbox.head.argc, argv), **envp = end + 1;
 	*end = NULL;
-	end = add_defaults(j, envp, split(&text, inbox.head.envc, envp));
+	end = add_defaults(s, envp, split(&text, inbox.head.envc, envp));
 	*end = NULL;
 	(void)sigemptyset(&none);
 	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
@@ -169,19 +169,19 @@ end_all(const struct jail *j)
 
 struct walk { struct buf names; uint32_t files, entries; bool truncated; char path[1024]; };
 
-static void walk_folder(struct walk *w, int fd, size_t len, int depth, bool removing);
+static void walk_folder(struct walk *w, int fd, size_t len, int depth);
 
 /* One entry of a folder: a regular file is named, a folder is gone into. Nothing is followed: the
  * kind is lstat's, and a folder is opened with O_NOFOLLOW. */
 static void
-walk_entry(struct walk *w, int dir, const char *name, size_t len, int depth, bool removing)
+walk_entry(struct walk *w, int dir, const char *name, size_t len, int depth)
 {
 	struct stat st;
 	size_t n = strlen(name);
 
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return;
-	if ((++w->entries > WALK_ENTRIES && !removing) || n + len + 2 > sizeof w->path) {
+	if (++w->entries > WALK_ENTRIES || n + len + 2 > sizeof w->path) {
 		w->truncated = true;
 		return;
 	}
@@ -192,13 +192,7 @@ walk_entry(struct walk *w, int dir, const char *name, size_t len, int depth, boo
 		int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		w->path[len + n] = '/';
 		if (fd >= 0)
-			walk_folder(w, fd, len + n + 1, depth + 1, removing);
-		if (removing)
-			(void)unlinkat(dir, name, AT_REMOVEDIR);
-		return;
-	}
-	if (removing) {
-		(void)unlinkat(dir, name, 0);
+			walk_folder(w, fd, len + n + 1, depth + 1);
 		return;
 	}
 	if (!S_ISREG(st.st_mode))
@@ -213,7 +207,7 @@ walk_entry(struct walk *w, int dir, const char *name, size_t len, int depth, boo
 
 /* Takes over fd. */
 static void
-walk_folder(struct walk *w, int fd, size_t len, int depth, bool removing)
+walk_folder(struct walk *w, int fd, size_t len, int depth)
 {
 	struct dirent *de;
 	DIR *d = depth < WALK_DEPTH ? fdopendir(fd) : NULL;
@@ -222,34 +216,21 @@ walk_folder(struct walk *w, int fd, size_t len, int depth, bool removing)
 		(void)close(fd);
 		return;
 	}
-	while ((w->entries <= WALK_ENTRIES || removing) && (de = readdir(d)))
-		walk_entry(w, dirfd(d), de->d_name, len, depth, removing);
+	while (w->entries <= WALK_ENTRIES && (de = readdir(d)))
+		walk_entry(w, dirfd(d), de->d_name, len, depth);
 	(void)closedir(d);
-}
-
-static void
-walk_tmp(const struct jail *j, struct walk *w, bool removing)
-{
-	int fd = open(jail_tmp(j), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0)
-		walk_folder(w, fd, 0, 0, removing);
 }
 
 static _Noreturn void
 die_with_all(const struct jail *j)
 {
-	if (j->mode == JAIL_BASIC) { /* elsewhere the kernel does both */
-		struct walk w = {.names = {NULL, 0, 0, false}};
+	if (j->mode == JAIL_BASIC) /* elsewhere the kernel does it */
 		end_all(j);
-		walk_tmp(j, &w, true);
-		(void)chdir("/");
-		(void)rmdir(jail_tmp(j));
-	}
 	_exit(0);
 }
 
 static void
-report(const struct jail *j, int status, uint64_t oom_before, bool early)
+report(const struct jail *j, const struct jail_slot *s, int status, uint64_t oom_before, bool early)
 {
 	static char names[MSG_FILES_BYTES];
 	struct walk w = {.names = {names, 0, sizeof names, false}};
@@ -265,7 +246,9 @@ report(const struct jail *j, int status, uint64_t oom_before, bool early)
 		r.write_bytes = (uint64_t)u.ru_oublock * 512;
 	}
 	r.oom = oom_kills() > oom_before;
-	walk_tmp(j, &w, false);
+	int fd = open(s->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		walk_folder(&w, fd, 0, 0);
 	r.files = w.files;
 	r.files_bytes = (uint32_t)w.names.n;
 	r.files_truncated = w.truncated;
@@ -321,7 +304,7 @@ cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS
 		ready.layers = jail_observe(j, s, ready.layers);
 	pid_t child = signals < 0 ? -1 : sys_clone(0);
 	if (child == 0)
-		run_child(j, s, &ready);
+		run_child(s, &ready);
 	if (child < 0) {
 		ready.error = errno;
 		(void)snprintf(ready.step, sizeof ready.step, "fork");
@@ -335,6 +318,6 @@ cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS
 			die_with_all(j);
 	(void)close(null);
 	int status = watch(j, child, signals, &early);
-	report(j, status, oom_before, early);
+	report(j, s, status, oom_before, early);
 	die_with_all(j);
 }

@@ -27,15 +27,17 @@
 
 enum { NAMESPACED = JAIL_ROOT | JAIL_USER };
 enum { CLONE_CGROUP_NS = 0x02000000 }; /* CLONE_NEWCGROUP, since 4.6 */
-/* What the warden keeps as root: to enter namespaces and mount (SYS_ADMIN, SYS_CHROOT, MKNOD), to
- * become a slot's uid and empty its capabilities (SETUID, SETGID, SETPCAP), to end it (KILL). */
+/* What the warden keeps as root: to enter namespaces and mount (SYS_ADMIN, SYS_CHROOT), to become a
+ * slot's uid and empty its capabilities (SETUID, SETGID, SETPCAP), to end it (KILL), and to remove
+ * its folder from a cgroup root, which is not even root's to write (DAC_OVERRIDE). */
 #define WARDEN_CAPS \
-	(SYS_CAP(SYS_CAP_SYS_ADMIN) | SYS_CAP(SYS_CAP_SYS_CHROOT) | SYS_CAP(SYS_CAP_MKNOD) | \
+	(SYS_CAP(SYS_CAP_SYS_ADMIN) | SYS_CAP(SYS_CAP_SYS_CHROOT) | SYS_CAP(SYS_CAP_DAC_OVERRIDE) | \
 	 SYS_CAP(SYS_CAP_SETUID) | SYS_CAP(SYS_CAP_SETGID) | SYS_CAP(SYS_CAP_SETPCAP) | SYS_CAP(SYS_CAP_KILL))
 
 /* Folders of programs and libraries that a cell sees, where the host has them; a link is made
  * again as a link (merged /usr). */
 static const char *const sysdirs[] = {"usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32"};
+enum { CLEAR_DEPTH = 16 };
 static const struct { const char *name; unsigned minor; } devices[] = {
 	{"null", 3}, {"zero", 5}, {"full", 7}, {"random", 8}, {"urandom", 9}, /* all of major 1, mem(4) */
 };
@@ -55,8 +57,6 @@ static const char *const proc_masks[] = {
 	"/proc/sysrq-trigger", "/proc/acpi", "/proc/asound", "/proc/bus", "/proc/fs", "/proc/scsi",
 };
 static const char *const ns_files[] = {"net", "mnt", "pid", "user"};
-
-static char basic_tmp[] = "/tmp/omniarena-XXXXXX"; /* the basic cell's own; mkdtemp fills it in */
 
 static bool
 fail(struct jail_error *e, const char *step)
@@ -168,20 +168,70 @@ find_hierarchy(const char *controller, bool *v2, char *root, char *point, size_t
 	return found;
 }
 
+/* Empties a folder whose processes are all dead. Nothing is followed; what lies too deep is first
+ * moved to the top. True when something was. Takes over fd. */
+static bool
+clear_folder(int fd, int top, int depth)
+{
+	static unsigned moved; /* makes the new names differ */
+	DIR *d = fdopendir(fd);
+	struct dirent *de;
+	bool again = false;
+
+	if (!d)
+		(void)close(fd);
+	while (d && (de = readdir(d))) {
+		char self[40], name[24];
+		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 || unlinkat(dirfd(d), de->d_name, 0) == 0)
+			continue;
+		int path = openat(dirfd(d), de->d_name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), sub = -1;
+		if (path >= 0 && depth < CLEAR_DEPTH) {
+			(void)snprintf(self, sizeof self, "/proc/self/fd/%d", path);
+			(void)chmod(self, 0700); /* its owner may have shut it */
+			sub = openat(path, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		} else if (path >= 0) {
+			(void)snprintf(name, sizeof name, "%u", moved++);
+			again = renameat(dirfd(d), de->d_name, top, name) == 0 || again;
+		}
+		if (path >= 0)
+			(void)close(path);
+		if (sub >= 0)
+			again = clear_folder(sub, top, depth + 1) || again;
+		(void)unlinkat(dirfd(d), de->d_name, AT_REMOVEDIR); /* if not, the folder above stays too */
+	}
+	if (d)
+		(void)closedir(d);
+	return again;
+}
+
+static void
+clear_path(const char *path)
+{
+	for (bool again = true; again;) {
+		int top = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		again = top >= 0 && clear_folder(dup(top), top, 0);
+		if (top >= 0)
+			(void)close(top);
+	}
+}
+
 /* Removes what a daemon left that was killed: its lock on the folder is gone with it. */
 static void
-sweep(const char *parent)
+sweep(const char *parent, const char *prefix, bool cgroups)
 {
 	DIR *d = opendir(parent);
 	struct dirent *de;
 	while (d && (de = readdir(d))) {
 		char path[800], sub[816];
-		if (strncmp(de->d_name, "omniarena-", 10) != 0)
+		struct stat st;
+		if (strncmp(de->d_name, prefix, strlen(prefix)) != 0)
 			continue;
 		(void)snprintf(path, sizeof path, "%s/%s", parent, de->d_name);
-		int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
-			for (int i = 0; i < MSG_CELLS_MAX; i++) {
+		int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+			if (!cgroups)
+				clear_path(path);
+			for (int i = 0; cgroups && i < MSG_CELLS_MAX; i++) {
 				(void)snprintf(sub, sizeof sub, "%s/c%d", path, i);
 				(void)rmdir(sub); /* most do not exist */
 			}
@@ -208,7 +258,7 @@ make_base(struct jail_cgroup *g, const char *parent, const char *controller)
 		if (!has_word(list, controller, " \n") && sys_write_file(control, "+memory +pids +cpu") < 0)
 			return false; /* EBUSY: processes live in it */
 	}
-	sweep(parent);
+	sweep(parent, "omniarena-", true);
 	if ((size_t)snprintf(g->dir, sizeof g->dir, "%s/omniarena-%d", parent, (int)getpid()) >= sizeof g->dir) {
 		errno = ENAMETOOLONG;
 		return false;
@@ -565,12 +615,26 @@ find_masks(void)
 	return found;
 }
 
+/* In basic every slot has a folder of its own below this one of ours. */
+static bool
+make_tmp_base(struct jail *j, struct jail_error *e)
+{
+	sweep("/tmp", "omniarena-cells-", false);
+	(void)snprintf(j->tmp, sizeof j->tmp, "/tmp/omniarena-cells-XXXXXX");
+	if (!mkdtemp(j->tmp) || chmod(j->tmp, 0711) < 0)
+		return fail(e, "folder in /tmp");
+	j->tmp_lock_fd = open(j->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (j->tmp_lock_fd < 0 || flock(j->tmp_lock_fd, LOCK_EX | LOCK_NB) < 0)
+		return fail(e, "lock on the folder in /tmp");
+	return true;
+}
+
 bool
 jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e)
 {
 	memset(j, 0, sizeof *j);
 	j->mode = mode;
-	j->template_fd = j->home_net_fd = -1;
+	j->template_fd = j->home_net_fd = j->tmp_lock_fd = -1;
 	j->uid_base = jail_uid_base(port);
 	if (mode == JAIL_ROOT && j->uid_base == (uid_t)-1) {
 		errno = EPERM;
@@ -591,7 +655,7 @@ jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error 
 		static const enum msg_layer lost[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS};
 		for (size_t i = 0; i < countof(lost); i++)
 			missing(j, lost[i], "this host allows neither root's namespaces nor user namespaces", 0);
-		return true;
+		return make_tmp_base(j, e);
 	}
 	/* the warden itself has no use for a network, and in a user namespace no way back to the host's */
 	if (unshare(CLONE_NEWUTS | CLONE_NEWNET) < 0 || sethostname("omniarena", 9) < 0)
@@ -641,6 +705,22 @@ slot_close(struct jail_slot *s)
 	s->open = false;
 }
 
+static bool
+slot_folder(const struct jail *j, struct jail_slot *s)
+{
+	(void)snprintf(s->tmp, sizeof s->tmp, "%s/c%u", j->tmp, s->n);
+	if (mkdir(s->tmp, 0700) < 0 && errno != EEXIST)
+		return false;
+	return j->uid_base == (uid_t)-1 || chown(s->tmp, j->uid_base + s->n, j->uid_base + s->n) == 0;
+}
+
+void
+jail_slot_spent(const struct jail *j, const struct jail_slot *s)
+{
+	if (j->mode == JAIL_BASIC)
+		clear_path(s->tmp);
+}
+
 bool
 jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e)
 {
@@ -650,6 +730,12 @@ jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct ja
 		s->net_fd = s->user_fd = s->join_fd[0] = s->join_fd[1] = s->join_fd[2] = s->oom_fd = -1;
 		if ((j->mode & NAMESPACED) && (s->net_fd = make_netns(j)) < 0) {
 			(void)fail(e, "network namespace");
+			slot_close(s);
+			return false;
+		}
+		(void)snprintf(s->tmp, sizeof s->tmp, "/tmp");
+		if (j->mode == JAIL_BASIC && !slot_folder(j, s)) {
+			(void)fail(e, "folder of the slot");
 			slot_close(s);
 			return false;
 		}
@@ -676,12 +762,16 @@ jail_close(struct jail *j, struct jail_slot *slots, size_t n)
 		if (!slots[i].open)
 			continue;
 		slot_close(&slots[i]);
+		if (j->mode == JAIL_BASIC)
+			(void)rmdir(slots[i].tmp);
 		for (size_t c = 0; c < JAIL_CONTROLLERS; c++) {
 			(void)snprintf(path, sizeof path, "%s/c%zu", j->cgroups[c].dir, i);
 			if (j->cgroups[c].dir[0] && rmdir(path) < 0 && errno != ENOENT)
 				warn("cgroup %s stays behind:", path);
 		}
 	}
+	if (j->tmp_lock_fd >= 0)
+		(void)rmdir(j->tmp);
 	for (size_t c = 0; c < JAIL_CONTROLLERS; c++)
 		if (j->cgroups[c].dir[0])
 			(void)rmdir(j->cgroups[c].dir); /* in v2 the second and third are the first */
@@ -889,8 +979,7 @@ step_capabilities(const struct site *c)
 static enum result
 step_basic_tmp(const struct site *c)
 {
-	(void)c;
-	return ok_if(mkdtemp(basic_tmp) && chdir(basic_tmp) == 0);
+	return ok_if(chdir(c->s->tmp) == 0);
 }
 
 static enum result
@@ -922,7 +1011,7 @@ step_landlock(const struct site *c)
 		return SKIPPED;
 	if ((fd = sys_landlock_create(&r, abi)) < 0)
 		return FAILED;
-	ok = sys_landlock_allow(fd, jail_tmp(c->j), work) == 0 && sys_landlock_allow(fd, "/proc", look) == 0;
+	ok = sys_landlock_allow(fd, c->s->tmp, work) == 0 && sys_landlock_allow(fd, "/proc", look) == 0;
 	ok = ok && (basic || (sys_landlock_allow(fd, "/etc", look) == 0 && sys_landlock_allow(fd, "/", SYS_LL_READ_DIR) == 0 &&
 	                      sys_landlock_allow(fd, "/dev", device) == 0));
 	for (size_t i = 0; ok && i < countof(sysdirs); i++) {
@@ -1024,12 +1113,6 @@ jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t layers)
 	if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SYS_SECCOMP_MODE_FILTER)
 		layers &= ~(1u << LAYER_SECCOMP);
 	return layers;
-}
-
-const char *
-jail_tmp(const struct jail *j)
-{
-	return j->mode == JAIL_BASIC ? basic_tmp : "/tmp";
 }
 
 /* ---- arena's own ---- */

@@ -20,7 +20,8 @@ enum { CELL_UID = 1000 /* inside a user namespace */, JAIL_CONTROLLERS = 3 };
 struct jail {
 	enum jail_mode mode;
 	uid_t uid_base; /* slot n runs as uid_base + n where uids can be had, else -1 */
-	int template_fd, home_net_fd;
+	int template_fd, home_net_fd, tmp_lock_fd;
+	char tmp[32]; /* basic: our folder in the host's /tmp, locked as long as we live */
 	int landlock_abi;
 	bool userns, cgroup;
 	unsigned masks; /* bit i: this host has file i of the list that is masked in /proc */
@@ -35,6 +36,7 @@ struct jail {
 struct jail_slot {
 	uint32_t n, profile; /* profile: the one its cgroup is set to, CONF_PROFILES for none */
 	int net_fd, user_fd, join_fd[JAIL_CONTROLLERS], oom_fd;
+	char tmp[40]; /* the writable folder: /tmp, or in basic one of the slot's own */
 	bool open;
 };
 
@@ -46,7 +48,9 @@ struct jail_error { const char *step; int error; };
 bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e);
 /* Makes what slot n needs before its first cell, and sets its cgroup to the profile. */
 bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e);
-/* Removes the cgroups; every cell must be dead. */
+/* The slot's cell is dead: nothing of it stays for the next one. */
+void jail_slot_spent(const struct jail *j, const struct jail_slot *s);
+/* Removes cgroups and folders; every cell must be dead. */
 void jail_close(struct jail *j, struct jail_slot *slots, size_t n);
 /* The clone(2) flags of a cell's process 1. */
 unsigned long jail_clone_flags(const struct jail *j);
@@ -56,9 +60,6 @@ unsigned long jail_clone_flags(const struct jail *j);
 bool jail_enter(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], uint32_t *layers, struct jail_error *e);
 /* In a probe's process 1, after jail_enter: the layers that the kernel confirms when asked. */
 uint32_t jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t layers);
-
-/* The cell's writable folder: /tmp, or in basic one of its own below the host's. */
-const char *jail_tmp(const struct jail *j);
 
 /* Gives up what arena has no need of: own uid (root only), an empty root, no capability,
  * NO_NEW_PRIVS, its filter. */

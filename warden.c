@@ -28,13 +28,15 @@ static struct warden {
 	struct { pid_t pid; uint32_t id; } cells[MSG_CELLS_MAX]; /* pid 0: the slot is free */
 } w;
 
+static _Noreturn void end(void);
+
 static void
 tell(enum msg_type type, uint32_t id, const char *why, const int *fds)
 {
 	struct msg_tell t = {.type = type, .cell = id};
 	(void)snprintf(t.why, sizeof t.why, "%s", why);
 	if (msg_send(w.wall, &t, sizeof t, NULL, 0, fds, fds ? MSG_FDS : 0, 0) < 0)
-		_exit(0); /* arena is gone */
+		end(); /* arena is gone */
 }
 
 static void
@@ -136,6 +138,7 @@ reap(bool wait_for_all)
 			if (w.cells[n].pid != pid)
 				continue;
 			w.cells[n].pid = 0;
+			jail_slot_spent(&w.jail, &w.slots[n]);
 			if (!wait_for_all)
 				tell(MSG_GONE, w.cells[n].id, "", NULL);
 		}

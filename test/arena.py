@@ -1,0 +1,287 @@
+"""The harness: starts the real binary, talks to it over real sockets, counts what is left behind.
+
+A test is a function marked @test; it gets a Host, which says as whom the server runs. It fails by
+an exception, is skipped by Skip(reason), and a skip is never a pass.
+"""
+import base64, contextlib, fnmatch, http.client, json, os, pwd, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time, traceback
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BASIC = 'Basic ' + base64.b64encode(b'arena:omniarena').decode()
+TESTS = []
+
+
+class Skip(Exception):
+    pass
+
+
+def test(fn):
+    TESTS.append(fn)
+    return fn
+
+
+def check(cond, *what):
+    if not cond:
+        raise AssertionError(' '.join(str(w) for w in what))
+
+
+def equal(got, want, *what):
+    if got != want:
+        raise AssertionError('%s: got %.600r, want %.600r' % (' '.join(str(w) for w in what), got, want))
+
+
+def until(fn, seconds=10, what='condition'):
+    """Waits for fn() to be true; how long that takes is not judged beyond 'not forever'."""
+    end = time.monotonic() + seconds
+    while not fn():
+        check(time.monotonic() < end, 'never came true:', what)
+        time.sleep(0.02)
+
+
+class Host:
+    """As whom servers run: 'root', or 'user' for an unprivileged account."""
+
+    def __init__(self, name, work):
+        self.name, self.work = name, work
+        self.root = name == 'root'
+        self.account = pwd.getpwnam('nobody') if os.geteuid() == 0 and not self.root else None
+        self.ids = dict(user=self.account.pw_uid, group=self.account.pw_gid, extra_groups=[]) if self.account else {}
+
+    def server(self, *flags, **kw):
+        return Server(self, flags, **kw)
+
+    def folder(self):
+        """A new folder that the server's user owns."""
+        path = tempfile.mkdtemp(dir=self.work)
+        os.chmod(path, 0o700)
+        if self.account:
+            os.chown(path, self.account.pw_uid, self.account.pw_gid)
+        return path
+
+    def file(self, text, mode=0o600):
+        path = os.path.join(self.folder(), 'file')
+        with open(path, 'w') as f:
+            f.write(text)
+        os.chmod(path, mode)
+        if self.account:
+            os.chown(path, self.account.pw_uid, self.account.pw_gid)
+        return path
+
+
+class Server:
+    def __init__(self, host, flags=(), binary='omniarena', env=None, auth=BASIC, wrap=(), ready=True, port=0):
+        self.auth, self.log_lines = auth, []
+        self.proc = subprocess.Popen(
+            [*wrap, os.path.join(host.work, binary), '--port', str(port), *flags], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd='/', env={'PATH': os.environ['PATH'], **(env or {})}, **host.ids)
+        self.pid = self.proc.pid
+        self.port = None
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        if ready:
+            until(lambda: self.port or self.proc.poll() is not None, what='server is listening')
+            check(self.port, 'server did not start:', self.log())
+
+    def _read(self):
+        for line in self.proc.stderr:
+            self.log_lines.append(line.decode('utf-8', 'replace').rstrip('\n'))
+            m = re.search(r'listening on http://\S+:(\d+), isolation', self.log_lines[-1])
+            if m:
+                self.port = int(m.group(1))
+
+    def log(self):
+        return '\n'.join(self.log_lines)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
+    def stop(self):
+        if self.proc.poll() is None:
+            self.proc.send_signal(signal.SIGTERM)
+            try:
+                self.proc.wait(15)
+            except subprocess.TimeoutExpired:
+                self.proc.kill()
+                self.proc.wait()
+        self.reader.join(5)
+        return self.proc.returncode
+
+    def wait(self, seconds=15):
+        """Exit status of a server that is to end by itself."""
+        status = self.proc.wait(seconds)
+        self.reader.join(5)
+        return status
+
+    def connect(self, timeout=30):
+        s = socket.create_connection(('127.0.0.1', self.port), timeout)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return s
+
+    def request(self, method, path, body=None, headers=None, auth=True, timeout=30, conn=None):
+        """(status, headers, body bytes)"""
+        c = conn or http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+        h = dict(headers or {})
+        if auth and 'Authorization' not in h:
+            h['Authorization'] = self.auth
+        c.request(method, path, body, h)
+        r = c.getresponse()
+        data = r.read()
+        if not conn:
+            c.close()
+        return r.status, r.headers, data
+
+    def json(self, method, path, body=None, status=200, **kw):
+        got, headers, data = self.request(method, path, body, **kw)
+        equal(got, status, method, path, data[:300])
+        equal(headers['Content-Type'], 'application/json')
+        check(data.endswith(b'\n'), 'no newline at the end')
+        return json.loads(data.decode('utf-8'))
+
+    def post(self, fields, status=200, **kw):
+        """POST /api/exec with these fields"""
+        return self.json('POST', '/api/exec', json.dumps(fields), status=status, **kw)
+
+    def run(self, cmd, **fields):
+        kw = {k: fields.pop(k) for k in ('conn', 'timeout') if k in fields}
+        return self.post({'cmd': cmd, **fields}, **kw)
+
+    def ok(self, cmd, **fields):
+        """stdout of a command that must succeed"""
+        r = self.run(cmd, **fields)
+        check(r['ok'] and r['exit_code'] == 0, cmd, r)
+        return r['stdout']
+
+    def health(self, **kw):
+        return self.json('GET', '/api/health', **kw)
+
+    def warden(self):
+        pids = children(self.pid)
+        equal(len(pids), 1, 'children of arena')
+        return pids[0]
+
+    def settled(self):
+        """All warm cells are there and nothing runs."""
+        def full():
+            h = self.health()
+            return h['running'] == 0 and h['warm_cells'] >= 4 and len(tree(self.pid)) == 2 + 2 * h['warm_cells']
+        until(full, what='warm cells are ready, spent ones gone')
+
+
+# ---- what the host shows ----
+
+def children(pid):
+    out = []
+    for p in pids():
+        try:
+            with open('/proc/%d/stat' % p) as f:
+                if int(f.read().rsplit(')', 1)[1].split()[1]) == pid:
+                    out.append(p)
+        except (OSError, IndexError):
+            pass
+    return out
+
+
+def pids():
+    return [int(p) for p in os.listdir('/proc') if p.isdigit()]
+
+
+def tree(pid):
+    """pid and all that descend from it"""
+    parent = {}
+    for p in pids():
+        try:
+            with open('/proc/%d/stat' % p) as f:
+                parent[p] = int(f.read().rsplit(')', 1)[1].split()[1])
+        except (OSError, IndexError):
+            pass
+    found, more = {pid}, True
+    while more:
+        new = {p for p, pp in parent.items() if pp in found} - found
+        found |= new
+        more = bool(new)
+    return found
+
+
+def alive(pid):
+    """Not when it is a zombie that only waits for init."""
+    try:
+        with open('/proc/%d/stat' % pid) as f:
+            return f.read().rsplit(')', 1)[1].split()[0] not in 'ZX'
+    except (OSError, IndexError):
+        return False
+
+
+def status(pid):
+    with open('/proc/%d/status' % pid) as f:
+        return dict(line.rstrip('\n').split(':\t', 1) for line in f if ':\t' in line)
+
+
+def having(text):
+    """Pids whose command line has text in it (zombies have none), but not our own."""
+    out = []
+    for p in pids():
+        try:
+            with open('/proc/%d/cmdline' % p, 'rb') as f:
+                if text.encode() in f.read() and p != os.getpid():
+                    out.append(p)
+        except OSError:
+            pass
+    return out
+
+
+def fds(pid):
+    return {int(f): os.readlink('/proc/%d/fd/%s' % (pid, f)) for f in os.listdir('/proc/%d/fd' % pid)}
+
+
+def cgroups(warden):
+    """The cgroup folders of one server, in every hierarchy: they are named after its warden."""
+    out = set()
+    for base, dirs, _ in os.walk('/sys/fs/cgroup'):
+        out |= {p for p in (os.path.join(base, d) for d in dirs) if re.search(r'/omniarena-%d(/|$)' % warden, p)}
+    return out
+
+
+def mounts():
+    with open('/proc/self/mountinfo') as f:
+        return sorted(line.split()[4] for line in f)
+
+
+# ---- the runner ----
+
+def main(modules):
+    args = sys.argv[1:]
+    passed = failed = skipped = 0
+    work = tempfile.mkdtemp(prefix='omniarena-test-')
+    os.chmod(work, 0o755)
+    for name in os.listdir(TOP):
+        if name == 'omniarena' or name.startswith('omniarena-'):
+            shutil.copy(os.path.join(TOP, name), work)
+            os.chmod(os.path.join(work, name), 0o755)
+    names = ['root', 'user'] if os.geteuid() == 0 else ['user']
+    if os.geteuid() != 0:
+        print('SKIP  everything as root: not started as root')
+        skipped += 1
+    try:
+        for name in names:
+            host = Host(name, work)
+            for fn in TESTS:
+                full = '%s.%s.%s' % (name, fn.__module__, fn.__name__)
+                if args and not any(fnmatch.fnmatch(full, a) or a in full for a in args):
+                    continue
+                begun = time.monotonic()
+                try:
+                    fn(host)
+                    passed += 1
+                    print('ok    %s (%.1f s)' % (full, time.monotonic() - begun), flush=True)
+                except Skip as e:
+                    skipped += 1
+                    print('SKIP  %s: %s' % (full, e), flush=True)
+                except Exception:
+                    failed += 1
+                    print('FAIL  %s\n%s' % (full, traceback.format_exc()), flush=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print('whole program: %d passed, %d failed, %d skipped' % (passed, failed, skipped))
+    return 1 if failed else 0
