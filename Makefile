@@ -1,5 +1,5 @@
 # make            ./omniarena, static
-# make debug      ./omniarena-debug, with address and undefined-behaviour sanitizers
+# make debug      ./omniarena-sanitized, with address and undefined-behaviour sanitizers
 # make test       all tests, after installing what they need (says so first)
 # make lint       clang-tidy, formatting and layering
 # make lines      lines that hold code, per module
@@ -27,7 +27,7 @@ LINK    := $(if $(SPECS),-static -nostartfiles -Wl$(comma)-pie$(comma)--no-dynam
            -Wl,--gc-sections,-z,text,-z,relro,-z,now,-z,noexecstack -s $(LDFLAGS)
 SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: all debug test lint lines clean
+.PHONY: all debug test test-programs lint lines clean
 all: omniarena
 
 omniarena: $(SRC:%.c=build/%.o)
@@ -46,10 +46,39 @@ FORCE:
 .PHONY: FORCE
 -include $(SRC:%.c=build/%.d)
 
-# the sanitizers need glibc's dynamic libraries
-debug: omniarena-debug
-omniarena-debug: $(SRC) $(wildcard *.h)
-	cc -std=c11 -D_GNU_SOURCE $(WARN) $(CPPFLAGS) $(SANITIZE) -o $@ $(SRC)
+# the sanitizers need a libc of their own kind: the system's, dynamic
+DEBUG_CC := cc
+debug: omniarena-sanitized
+omniarena-sanitized: $(SRC) $(wildcard *.h) build/flags
+	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CPPFLAGS) $(SANITIZE) -o $@ $(SRC)
+
+# ---- tests ----
+UNITS := $(foreach u,http json bpf,build/test/unit_$u)
+HOOKS := $(foreach n,1 2 3 4 5 6 7 8 9 10,omniarena-hook$n)
+CAN_SANITIZE := $(shell echo 'int main(void){return 0;}' | $(DEBUG_CC) -xc $(SANITIZE) -o /dev/null - 2>/dev/null && echo yes)
+
+test:
+	test/run
+
+test-programs: $(UNITS) $(HOOKS) $(if $(CAN_SANITIZE),omniarena-sanitized $(UNITS:%=%-sanitized))
+build/test/%: test/%.c test/unit.h $(SRC) build/flags
+	@mkdir -p build/test
+	$(CC) $(ALL) -I. -o $@ $< $(UNIT_SRC) $(LINK)
+build/test/%-sanitized: test/%.c test/unit.h $(SRC) build/flags
+	@mkdir -p build/test
+	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) -I. $(SANITIZE) -o $@ $< $(UNIT_SRC)
+UNIT_SRC := util.c sys.c http.c json.c bpf.c
+omniarena-hook%: $(SRC:%.c=build/%.o) arena.c test/hook.c
+	$(CC) $(ALL) -DTEST_HOOK=$* -o $@ arena.c test/hook.c $(filter-out build/arena.o,$(SRC:%.c=build/%.o)) $(LINK)
+
+lint:
+	test/layers *.c *.h
+	clang-tidy --quiet $(SRC) -- -std=c11 -D_GNU_SOURCE
+
+# lines that hold code: not blank, not comment only
+lines:
+	@for f in *.c *.h; do printf '%5d %s\n' "$$(sed -e 's,/\*.*\*/,,' -e '/\/\*/,/\*\//d' $$f | grep -c '[^[:space:]]')" $$f; done | sort -k2 | \
+		awk '{ print; s += $$1 } END { printf "%5d in all\n", s }'
 
 clean:
-	rm -rf build omniarena omniarena-debug
+	rm -rf build omniarena omniarena-*

@@ -56,8 +56,7 @@ static const struct route { const char *path; unsigned methods, flags; handler *
 
 /* ---- memory and places ---- */
 
-bool
-api_init(struct api *a, const struct conf *conf, struct loop *l, struct jobs *q, const struct msg_hello *hello)
+bool api_init(struct api *a, const struct conf *conf, struct loop *l, struct jobs *q, const struct msg_hello *hello)
 {
 	*a = (struct api){.conf = conf, .loop = l, .jobs = q, .hello = hello, .started_ms = now_ms(),
 	                  .conns = conf->max_connections, .bigs = conf->max_running};
@@ -80,15 +79,13 @@ api_init(struct api *a, const struct conf *conf, struct loop *l, struct jobs *q,
 	return true;
 }
 
-static struct conn *
-find(struct api *a, uint32_t id)
+static struct conn *find(struct api *a, uint32_t id)
 {
 	size_t place = id % PLACES;
 	return place < a->conns && a->conn[place].id == id && a->conn[place].st != CONN_FREE ? &a->conn[place] : NULL;
 }
 
-static bool
-big_take(struct api *a, struct conn *c)
+static bool big_take(struct api *a, struct conn *c)
 {
 	for (size_t i = 0; i < a->bigs; i++)
 		if (!a->big_used[i]) {
@@ -100,8 +97,7 @@ big_take(struct api *a, struct conn *c)
 	return false;
 }
 
-static void
-big_free(struct api *a, struct conn *c)
+static void big_free(struct api *a, struct conn *c)
 {
 	if (c->big < 0)
 		return;
@@ -111,8 +107,7 @@ big_free(struct api *a, struct conn *c)
 }
 
 /* The command that runs for this connection, if there is one, is not wanted any more. */
-static void
-job_off(struct api *a, struct conn *c)
+static void job_off(struct api *a, struct conn *c)
 {
 	struct job *j = c->has_job ? job_find(a->jobs, c->job) : NULL;
 	if (j)
@@ -120,8 +115,7 @@ job_off(struct api *a, struct conn *c)
 	c->has_job = false;
 }
 
-static void
-conn_close(struct api *a, struct conn *c)
+static void conn_close(struct api *a, struct conn *c)
 {
 	job_off(a, c);
 	big_free(a, c);
@@ -137,8 +131,7 @@ conn_close(struct api *a, struct conn *c)
 
 /* A free place; when all are taken, of the connections that wait between requests the one that
  * has waited longest goes. */
-static struct conn *
-make_place(struct api *a)
+static struct conn *make_place(struct api *a)
 {
 	struct conn *oldest = NULL;
 	for (size_t i = 0; i < a->conns; i++) {
@@ -154,8 +147,7 @@ make_place(struct api *a)
 }
 
 /* Forgets the request that was answered; what came behind it moves to the front. */
-static void
-next_request(struct api *a, struct conn *c)
+static void next_request(struct api *a, struct conn *c)
 {
 	memmove(c->in, c->in + c->used, c->in_n - c->used);
 	c->in_n -= c->used;
@@ -169,8 +161,7 @@ next_request(struct api *a, struct conn *c)
 	loop_timer(a->loop, &c->timer, c->in_n ? HEAD_MS : IDLE_MS);
 }
 
-bool
-api_accept(struct api *a, int fd)
+bool api_accept(struct api *a, int fd)
 {
 	struct conn *c = make_place(a);
 	if (!c) {
@@ -189,8 +180,7 @@ api_accept(struct api *a, int fd)
 
 /* ---- replies ---- */
 
-static uint64_t
-piece_len(const struct piece *p, bool *lossy)
+static uint64_t piece_len(const struct piece *p, bool *lossy)
 {
 	switch (p->kind) {
 	case PIECE_JSON:
@@ -202,8 +192,7 @@ piece_len(const struct piece *p, bool *lossy)
 	}
 }
 
-static size_t
-put_base64(struct buf *b, struct str s)
+static size_t put_base64(struct buf *b, struct str s)
 {
 	size_t used = 0;
 	char four[4];
@@ -217,8 +206,7 @@ put_base64(struct buf *b, struct str s)
 }
 
 /* Moves what fits of the pieces into out. Those that are not plain get their quotes here. */
-static void
-fill(struct conn *c)
+static void fill(struct conn *c)
 {
 	struct buf *b = &c->out;
 	bool lossy = false;
@@ -246,8 +234,7 @@ fill(struct conn *c)
 	}
 }
 
-static void
-reply_sent(struct api *a, struct conn *c)
+static void reply_sent(struct api *a, struct conn *c)
 {
 	job_off(a, c);
 	big_free(a, c);
@@ -265,8 +252,7 @@ reply_sent(struct api *a, struct conn *c)
 	}
 }
 
-static void
-send_out(struct api *a, struct conn *c)
+static void send_out(struct api *a, struct conn *c)
 {
 	for (;;) {
 		fill(c);
@@ -290,20 +276,24 @@ send_out(struct api *a, struct conn *c)
 	loop_timer(a->loop, &c->timer, STALL_MS);
 }
 
-static const char *
-date(struct api *a)
+/* IMF-fixdate, RFC 9110 section 5.6.7; made once a second. */
+static const char *date(struct api *a)
 {
+	static const char days[][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+	static const char months[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 	time_t t = time(NULL);
-	struct tm tm;
-	if ((uint64_t)t != a->date_s && gmtime_r(&t, &tm) && strftime(a->date, sizeof a->date, "%a, %d %b %Y %H:%M:%S GMT", &tm))
-		a->date_s = (uint64_t)t;
+	struct tm m;
+	if (t == a->date_s || !gmtime_r(&t, &m))
+		return a->date;
+	a->date_s = t;
+	(void)text_printf(a->date, sizeof a->date, "%s, %02u %s %u %02u:%02u:%02u GMT", days[m.tm_wday], (unsigned)m.tm_mday,
+	                  months[m.tm_mon], 1900u + (unsigned)m.tm_year, (unsigned)m.tm_hour, (unsigned)m.tm_min, (unsigned)m.tm_sec);
 	return a->date;
 }
 
 /* What Access-Control-Allow-Origin answers. While published credentials hold, only loopback
  * origins get this far (admit), and they are echoed; with own ones cors_origin rules. */
-static struct str
-allowed_origin(const struct api *a, const struct conn *c)
+static struct str allowed_origin(const struct api *a, const struct conn *c)
 {
 	struct str o = c->req.header[HTTP_ORIGIN], none = {NULL, 0};
 	if (!o.p || c->req.error)
@@ -313,15 +303,13 @@ allowed_origin(const struct api *a, const struct conn *c)
 	return strcmp(a->conf->cors_origin, "*") == 0 ? str_of("*") : none;
 }
 
-static void
-add_piece(struct conn *c, int kind, struct str raw)
+static void add_piece(struct conn *c, int kind, struct str raw)
 {
 	c->piece[c->pieces++] = (struct piece){kind, raw};
 }
 
 /* Puts the head in front of the pieces and starts to send. */
-static void
-reply(struct api *a, struct conn *c, int status, const char *type, const char *extra)
+static void reply(struct api *a, struct conn *c, int status, const char *type, const char *extra)
 {
 	bool lossy = false;
 	struct http_reply r = {.status = status, .type = type, .date = date(a), .extra = extra,
@@ -339,8 +327,7 @@ reply(struct api *a, struct conn *c, int status, const char *type, const char *e
 }
 
 /* What was written into text is the whole body. */
-static void
-reply_text(struct api *a, struct conn *c, int status, const char *type, const char *extra)
+static void reply_text(struct api *a, struct conn *c, int status, const char *type, const char *extra)
 {
 	if (c->text.full) { /* never cut: the writer's state says whether it is whole */
 		c->text.n = 0;
@@ -352,8 +339,7 @@ reply_text(struct api *a, struct conn *c, int status, const char *type, const ch
 	reply(a, c, status, type, extra);
 }
 
-static void
-refuse_as(struct api *a, struct conn *c, int status, const char *code, const char *extra, const char *text)
+static void refuse_as(struct api *a, struct conn *c, int status, const char *code, const char *extra, const char *text)
 {
 	struct json_writer w = {.b = &c->text};
 
@@ -371,16 +357,14 @@ refuse_as(struct api *a, struct conn *c, int status, const char *code, const cha
 }
 
 /* text may carry words from outside: the writer escapes them. */
-static void
-refuse(struct api *a, struct conn *c, enum error e, const char *text)
+static void refuse(struct api *a, struct conn *c, enum error e, const char *text)
 {
 	refuse_as(a, c, errors[e].status, errors[e].code, errors[e].extra, text);
 }
 
 /* ---- checks, in their order ---- */
 
-static struct str
-without_port(struct str host)
+static struct str without_port(struct str host)
 {
 	if (host.n && host.p[0] == '[') {
 		const char *end = memchr(host.p, ']', host.n);
@@ -390,8 +374,7 @@ without_port(struct str host)
 	return colon ? (struct str){host.p, (size_t)(colon - host.p)} : host;
 }
 
-static bool
-is_loopback(struct str host)
+static bool is_loopback(struct str host)
 {
 	char name[40];
 	host = without_port(host);
@@ -407,8 +390,7 @@ is_loopback(struct str host)
 
 /* While the published credentials are in force, any page in the user's browser knows them: only
  * pages of this host itself may call, under a name that cannot be pointed here from outside. */
-static bool
-is_local(const struct conn *c)
+static bool is_local(const struct conn *c)
 {
 	struct str host = c->req.header[HTTP_HOST], origin = c->req.header[HTTP_ORIGIN];
 	if (host.p && !is_loopback(host))
@@ -421,8 +403,7 @@ is_local(const struct conn *c)
 	return false;
 }
 
-static bool
-is_authorized(const struct api *a, const struct conn *c)
+static bool is_authorized(const struct api *a, const struct conn *c)
 {
 	struct str h = c->req.header[HTTP_AUTHORIZATION];
 	const char *space = h.n ? memchr(h.p, ' ', h.n) : NULL;
@@ -445,8 +426,7 @@ is_authorized(const struct api *a, const struct conn *c)
 	return n >= 0 && str_same_ct((struct str){plain, (size_t)n}, (struct str){b.p, b.n}) && a->conf->accept_pass;
 }
 
-static void
-preflight(struct api *a, struct conn *c)
+static void preflight(struct api *a, struct conn *c)
 {
 	reply(a, c, 204, NULL,
 	      "Access-Control-Allow-Methods: GET, POST, DELETE, OPTIONS\r\n"
@@ -455,8 +435,7 @@ preflight(struct api *a, struct conn *c)
 }
 
 /* The head is whole: may this go on? False: it is answered. */
-static bool
-admit(struct api *a, struct conn *c)
+static bool admit(struct api *a, struct conn *c)
 {
 	const struct http_req *r = &c->req;
 	c->route = NULL;
@@ -489,8 +468,7 @@ admit(struct api *a, struct conn *c)
 
 /* ---- reading ---- */
 
-static void
-head_done(struct api *a, struct conn *c)
+static void head_done(struct api *a, struct conn *c)
 {
 	static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -513,8 +491,7 @@ head_done(struct api *a, struct conn *c)
 }
 
 /* Takes what in has of the body: HTTP_MORE, HTTP_DONE, or a status. */
-static int
-take_body(struct conn *c)
+static int take_body(struct conn *c)
 {
 	size_t have = c->in_n - c->used;
 
@@ -536,8 +513,7 @@ take_body(struct conn *c)
 }
 
 /* Goes as far as the bytes that are there lead, request by request. */
-static void
-process(struct api *a, struct conn *c)
+static void process(struct api *a, struct conn *c)
 {
 	while (c->st == CONN_HEAD || c->st == CONN_BODY) {
 		int rc;
@@ -564,8 +540,7 @@ process(struct api *a, struct conn *c)
 	}
 }
 
-static void
-read_more(struct api *a, struct conn *c)
+static void read_more(struct api *a, struct conn *c)
 {
 	bool direct = c->st == CONN_BODY && c->big >= 0 && !c->req.chunked;
 	bool idle = c->st == CONN_HEAD && c->in_n == 0;
@@ -592,8 +567,7 @@ read_more(struct api *a, struct conn *c)
 	process(a, c);
 }
 
-void
-api_event(struct api *a, uint32_t id, short revents)
+void api_event(struct api *a, uint32_t id, short revents)
 {
 	struct conn *c = find(a, id);
 	if (!c)
@@ -609,8 +583,7 @@ api_event(struct api *a, uint32_t id, short revents)
 	}
 }
 
-void
-api_timer(struct api *a, struct timer *t)
+void api_timer(struct api *a, struct timer *t)
 {
 	struct conn *c = find(a, t->id);
 	if (!c)
@@ -624,8 +597,7 @@ api_timer(struct api *a, struct timer *t)
 	refuse(a, c, E_TIMEOUT, "the request took too long to arrive");
 }
 
-void
-api_drain(struct api *a)
+void api_drain(struct api *a)
 {
 	a->draining = true;
 	for (size_t i = 0; i < a->conns; i++)
@@ -635,21 +607,18 @@ api_drain(struct api *a)
 
 /* ---- handlers ---- */
 
-static void
-get_healthz(struct api *a, struct conn *c)
+static void get_healthz(struct api *a, struct conn *c)
 {
 	buf_str(&c->text, "ok\n");
 	reply_text(a, c, 200, "text/plain", NULL);
 }
 
-static const char *
-isolation(const struct api *a)
+static const char *isolation(const struct api *a)
 {
 	return (a->hello->layers & MSG_LAYERS_KERNEL) == MSG_LAYERS_KERNEL ? "kernel" : "basic";
 }
 
-static void
-put_layers(struct json_writer *w, const struct api *a)
+static void put_layers(struct json_writer *w, const struct api *a)
 {
 	json_key(w, "layers");
 	json_open(w, true);
@@ -665,8 +634,7 @@ put_layers(struct json_writer *w, const struct api *a)
 	json_close(w);
 }
 
-static void
-put_limits(struct json_writer *w, const struct api *a, const struct conf_profile *p)
+static void put_limits(struct json_writer *w, const struct api *a, const struct conf_profile *p)
 {
 	json_key(w, "limits");
 	json_open(w, true);
@@ -682,8 +650,7 @@ put_limits(struct json_writer *w, const struct api *a, const struct conf_profile
 }
 
 /* Numbers that nothing counts or limits yet are told as what they are: 0, and 0 is "no limit". */
-static void
-get_health(struct api *a, struct conn *c)
+static void get_health(struct api *a, struct conn *c)
 {
 	const struct conf_profile *p = conf_profile(a->jobs->profile);
 	struct json_writer w = {.b = &c->text};
@@ -738,15 +705,13 @@ static const struct { const char *name; enum json_kind kind; const char *needs; 
 
 struct request { struct json_token field[FIELDS]; bool base64; };
 
-static bool
-has_nul(struct str s)
+static bool has_nul(struct str s)
 {
 	return s.n && memchr(s.p, '\0', s.n);
 }
 
 /* Reads the body's fields, each at most once and of its kind. NULL, or the sentence and *e. */
-static const char *
-read_fields(struct str body, struct request *rq, enum error *e)
+static const char *read_fields(struct str body, struct request *rq, enum error *e)
 {
 	struct json_reader r = {.in = body};
 	size_t at;
@@ -776,8 +741,7 @@ read_fields(struct str body, struct request *rq, enum error *e)
 	return NULL;
 }
 
-static const char *
-put_word(struct job *j, struct str s)
+static const char *put_word(struct job *j, struct str s)
 {
 	if (has_nul(s))
 		return "a NUL character can't be passed to a program";
@@ -786,8 +750,7 @@ put_word(struct job *j, struct str s)
 	return NULL;
 }
 
-static const char *
-put_argv(struct job *j, const struct request *rq)
+static const char *put_argv(struct job *j, const struct request *rq)
 {
 	const struct json_token *cmd = &rq->field[F_CMD], *argv = &rq->field[F_ARGV];
 	struct json_reader r = {.in = argv->text};
@@ -816,8 +779,7 @@ put_argv(struct job *j, const struct request *rq)
 	return why ? why : j->head.argc ? NULL : "'argv' is empty";
 }
 
-static const char *
-put_env(struct job *j, const struct request *rq)
+static const char *put_env(struct job *j, const struct request *rq)
 {
 	struct json_reader r = {.in = rq->field[F_ENV].text};
 
@@ -840,8 +802,7 @@ put_env(struct job *j, const struct request *rq)
 }
 
 /* Fills the job from the request: NULL, or what is wrong with it. */
-static const char *
-fill_job(struct api *a, struct job *j, struct request *rq)
+static const char *fill_job(struct api *a, struct job *j, struct request *rq)
 {
 	const struct conf_profile *p = conf_profile(a->jobs->profile);
 	struct json_token *f = rq->field;
@@ -868,8 +829,7 @@ fill_job(struct api *a, struct job *j, struct request *rq)
 	return NULL;
 }
 
-static void
-post_exec(struct api *a, struct conn *c)
+static void post_exec(struct api *a, struct conn *c)
 {
 	struct request rq = {.base64 = false};
 	enum error e;
@@ -908,8 +868,7 @@ post_exec(struct api *a, struct conn *c)
 	job_start(a->jobs, j);
 }
 
-static const char *
-signal_name(int sig, char out[8])
+static const char *signal_name(int sig, char out[8])
 {
 	/* the numbers that x86_64 and aarch64 share, signal(7) */
 	static const char names[][8] = {
@@ -927,8 +886,7 @@ signal_name(int sig, char out[8])
 	return out;
 }
 
-static void
-put_files(struct json_writer *w, const struct job *j)
+static void put_files(struct json_writer *w, const struct job *j)
 {
 	static struct str names[MSG_FILES_MAX];
 	size_t n = 0, at = 0;
@@ -950,8 +908,7 @@ put_files(struct json_writer *w, const struct job *j)
 	json_close(w);
 }
 
-static void
-put_usage(struct json_writer *w, const struct job *j)
+static void put_usage(struct json_writer *w, const struct job *j)
 {
 	json_key(w, "usage");
 	if (!j->has_result) {
@@ -967,8 +924,7 @@ put_usage(struct json_writer *w, const struct job *j)
 }
 
 /* Everything behind the two streams, which are pieces of their own. */
-static void
-put_rest(struct json_writer *w, const struct job *j, bool out_lossy, bool err_lossy)
+static void put_rest(struct json_writer *w, const struct job *j, bool out_lossy, bool err_lossy)
 {
 	bool timed_out = j->outcome == JOB_TIMED_OUT;
 	bool killed = !timed_out && WIFSIGNALED(j->res.status);
@@ -994,8 +950,7 @@ put_rest(struct json_writer *w, const struct job *j, bool out_lossy, bool err_lo
 	put_usage(w, j);
 }
 
-static void
-reply_result(struct api *a, struct conn *c, struct job *j)
+static void reply_result(struct api *a, struct conn *c, struct job *j)
 {
 	struct json_writer w = {.b = &c->text};
 	struct piece out = {j->base64 ? PIECE_BASE64 : PIECE_JSON, {j->out.p, j->out.n}};
@@ -1038,8 +993,7 @@ reply_result(struct api *a, struct conn *c, struct job *j)
 	reply(a, c, 200, "application/json", NULL);
 }
 
-void
-api_job_done(struct api *a, struct job *j)
+void api_job_done(struct api *a, struct job *j)
 {
 	struct conn *c = find(a, j->conn);
 	char why[160];

@@ -3,6 +3,7 @@
 #define API_H
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "conf.h"
 #include "http.h"
@@ -56,7 +57,7 @@ struct api {
 	uint64_t started_ms, execs, bytes_captured, binary_bytes;
 	const struct msg_hello *hello;
 	char date[32];     /* of the current second, for headers */
-	uint64_t date_s;
+	time_t date_s;
 	bool draining;
 };
 

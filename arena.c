@@ -59,8 +59,7 @@ void test_hook(int listen_fd, pid_t warden);
 /* ---- start ---- */
 
 /* A socket that lands on 0, 1 or 2 would get our messages. */
-static void
-open_standard_fds(void)
+static void open_standard_fds(void)
 {
 	int fd;
 	do
@@ -73,8 +72,7 @@ open_standard_fds(void)
 
 /* A process shows the environment it was started with in /proc for as long as it lives, and a
  * cell's process 1 is a copy of us. */
-static void
-wipe_environment(void)
+static void wipe_environment(void)
 {
 	for (char **e = environ; *e; e++)
 		memset(*e, 0, strlen(*e));
@@ -82,8 +80,7 @@ wipe_environment(void)
 }
 
 /* Both the server and the warden live under the same limit; the warden keeps 6 fds a slot. */
-static void
-raise_fd_limit(const struct conf *c)
+static void raise_fd_limit(const struct conf *c)
 {
 	rlim_t cells = c->max_running + c->warm_cells;
 	rlim_t need = c->max_connections + MSG_FDS * cells + OTHER_FDS, warden = 6 * cells + OTHER_FDS;
@@ -102,8 +99,7 @@ raise_fd_limit(const struct conf *c)
 }
 
 /* "localhost" is the one name that is known without a resolver. */
-static socklen_t
-parse_address(const char *text, uint16_t port, struct sockaddr_storage *out)
+static socklen_t parse_address(const char *text, uint16_t port, struct sockaddr_storage *out)
 {
 	struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)out;
 	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)out;
@@ -124,8 +120,7 @@ parse_address(const char *text, uint16_t port, struct sockaddr_storage *out)
 	return 0;
 }
 
-static _Noreturn void
-no_listen(void)
+static _Noreturn void no_listen(void)
 {
 	if (errno == EADDRINUSE)
 		die("port %llu of %s is taken: another omniarena, or another server, listens there; end it, or choose with --port",
@@ -134,8 +129,7 @@ no_listen(void)
 }
 
 /* Takes the port before anything else is done, so that a second instance changes nothing. */
-static void
-bind_port(void)
+static void bind_port(void)
 {
 	struct sockaddr_storage at;
 	socklen_t n = parse_address(a.conf.listen, (uint16_t)a.conf.port, &at);
@@ -156,8 +150,7 @@ bind_port(void)
 
 /* The first way to a jail that this host allows. A way that failed is told, and is the reason why
  * the layers that only it has are missing. */
-static void
-start_warden(void)
+static void start_warden(void)
 {
 	static const struct { enum jail_mode mode; const char *name; } ways[] = {
 		{JAIL_ROOT, "root"}, {JAIL_USER, "user namespace"}, {JAIL_BASIC, "basic"},
@@ -185,8 +178,7 @@ start_warden(void)
 	die("this host allows no jail at all; nothing is run without one");
 }
 
-static void
-announce(void)
+static void announce(void)
 {
 	bool six = strchr(a.conf.listen, ':') != NULL;
 	bool kernel = (a.hello.layers & MSG_LAYERS_KERNEL) == MSG_LAYERS_KERNEL;
@@ -200,8 +192,7 @@ announce(void)
 		warn("the default credentials are in force, for this host alone");
 }
 
-static int
-open_signals(void)
+static int open_signals(void)
 {
 	sigset_t set;
 	/* a client that went away is an error of write(2), not a signal */
@@ -212,8 +203,7 @@ open_signals(void)
 }
 
 /* Everything that needs memory, files or privilege; behind it no byte of it is left. */
-static void
-start(int argc, char **argv)
+static void start(int argc, char **argv)
 {
 	struct jail_error e = {"", 0};
 	struct stat self;
@@ -245,8 +235,7 @@ start(int argc, char **argv)
 
 /* ---- the loop ---- */
 
-static void
-accept_all(void)
+static void accept_all(void)
 {
 	const int on = 1;
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
@@ -267,8 +256,7 @@ accept_all(void)
 	}
 }
 
-static void
-drain(int status)
+static void drain(int status)
 {
 	if (a.draining)
 		return;
@@ -282,8 +270,7 @@ drain(int status)
 	loop_timer(&a.loop, &a.drain_timer, GRACE_MS + LEAVE_MS);
 }
 
-static void
-read_signal(void)
+static void read_signal(void)
 {
 	struct signalfd_siginfo si;
 	if (read(a.signal_fd, &si, sizeof si) != sizeof si)
@@ -296,8 +283,7 @@ read_signal(void)
 	drain(0);
 }
 
-static void
-one_event(uint32_t kind, uint32_t id, short revents)
+static void one_event(uint32_t kind, uint32_t id, short revents)
 {
 	switch (kind) {
 	case ARENA_LISTEN:
@@ -314,8 +300,7 @@ one_event(uint32_t kind, uint32_t id, short revents)
 	}
 }
 
-static void
-one_timer(struct timer *t)
+static void one_timer(struct timer *t)
 {
 	switch (t->kind) {
 	case ARENA_ACCEPT_TIMER:
@@ -332,8 +317,7 @@ one_timer(struct timer *t)
 	}
 }
 
-static void
-one_turn(void)
+static void one_turn(void)
 {
 	struct loop *l = &a.loop;
 	struct timer *t;
@@ -366,8 +350,7 @@ one_turn(void)
 }
 
 /* Closing our side ends the warden; it hangs up when nothing of ours is left on the host. */
-static void
-wait_for_warden(void)
+static void wait_for_warden(void)
 {
 	struct pollfd p = {a.wall, POLLIN, 0};
 	uint64_t until = now_ms() + WARDEN_MS;
@@ -385,8 +368,7 @@ wait_for_warden(void)
 	}
 }
 
-int
-main(int argc, char **argv)
+int main(int argc, char **argv)
 {
 	start(argc, argv);
 #ifdef TEST_HOOK

@@ -185,8 +185,7 @@ static const struct bpf_call calls[] = {
 	{468, 468, CELL, 0, "file_getattr"}, {469, 469, NONE, 0, "file_setattr"},
 };
 
-const struct bpf_call *
-bpf_calls(size_t *n)
+const struct bpf_call *bpf_calls(size_t *n)
 {
 	*n = countof(calls);
 	return calls;
@@ -197,7 +196,7 @@ enum { OFF_NR = 0, OFF_ARCH = 4, OFF_ARGS = 16 };
 /* BPF opcodes in use, bpf(4) of the BSDs: load word, jumps on a constant, return */
 enum { LD = 0x20, JA = 0x05, JEQ = 0x15, JGE = 0x35, JSET = 0x45, RET = 0x06 };
 enum { X32_BIT = 0x40000000, NUMBERS = 512, LEAF = 32 /* verdicts below are rules */ };
-enum { V_ALLOW = LEAF, V_EPERM, V_ENOSYS, V_KILL };
+enum { V_ALLOW = LEAF, V_EPERM, V_ENOSYS, V_KILL, ARENA_ELSE = SYS_SANITIZED ? V_ALLOW : V_KILL };
 
 static const uint32_t action[] = {
 	SYS_RET_ALLOW, SYS_RET_ERRNO | EPERM, SYS_RET_ERRNO | ENOSYS, SYS_RET_KILL_PROCESS,
@@ -213,8 +212,7 @@ struct prog {
 	uint16_t rule_at[RULES];
 };
 
-static size_t
-put(struct prog *p, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
+static size_t put(struct prog *p, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
 {
 	if (p->n == BPF_MAX_INSNS) {
 		p->full = true;
@@ -224,11 +222,10 @@ put(struct prog *p, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
 	return p->n++;
 }
 
-static uint8_t
-judge(const struct bpf_ask *ask, const struct bpf_call *c)
+static uint8_t judge(const struct bpf_ask *ask, const struct bpf_call *c)
 {
 	if (!(c->who & ask->role))
-		return ask->role == BPF_ARENA ? V_KILL : c->rule == ABSENT ? V_ENOSYS : V_EPERM;
+		return ask->role == BPF_ARENA ? ARENA_ELSE : c->rule == ABSENT ? V_ENOSYS : V_EPERM;
 	if (ask->role != BPF_CELL || c->rule == 0)
 		return V_ALLOW;
 	if (c->rule == NEEDS_MEMCG)
@@ -241,11 +238,10 @@ judge(const struct bpf_ask *ask, const struct bpf_call *c)
 }
 
 /* The sorted runs over every number; what no row names is unknown. */
-static void
-make_runs(struct prog *p, const struct bpf_ask *ask)
+static void make_runs(struct prog *p, const struct bpf_ask *ask)
 {
 	uint8_t v[NUMBERS];
-	memset(v, ask->role == BPF_ARENA ? V_KILL : V_ENOSYS, sizeof v);
+	memset(v, ask->role == BPF_ARENA ? ARENA_ELSE : V_ENOSYS, sizeof v);
 	for (size_t i = 0; i < countof(calls); i++) {
 		int nr = ask->arch == SYS_ARCH_X86_64 ? calls[i].x86_64 : calls[i].aarch64;
 		if (nr >= 0 && nr < NUMBERS - 1) /* the last stands for all beyond */
@@ -261,8 +257,7 @@ make_runs(struct prog *p, const struct bpf_ask *ask)
 
 /* Runs lo to hi as a balanced tree: "number >= start of the upper half?" The lower half follows
  * at once, the upper one is jumped to. Depth is log2 of the runs, so recursion is bounded. */
-static void
-put_tree(struct prog *p, size_t lo, size_t hi)
+static void put_tree(struct prog *p, size_t lo, size_t hi)
 {
 	if (lo == hi) {
 		uint8_t v = p->verdict[lo];
@@ -284,8 +279,7 @@ put_tree(struct prog *p, size_t lo, size_t hi)
 
 /* One rule: load its argument, a jump for each value, the verdict for none of them, the verdict
  * for one of them. */
-static void
-put_rule(struct prog *p, uint8_t rule)
+static void put_rule(struct prog *p, uint8_t rule)
 {
 	size_t n = 0, first = 0;
 	for (size_t i = countof(arg_tests); i-- > 0;)
@@ -302,8 +296,7 @@ put_rule(struct prog *p, uint8_t rule)
 	put(p, RET, 0, 0, action[t->allow ? 0 : V_EPERM - LEAF]);
 }
 
-size_t
-bpf_build(const struct bpf_ask *ask, struct sys_bpf_insn *out)
+size_t bpf_build(const struct bpf_ask *ask, struct sys_bpf_insn *out)
 {
 	struct prog p = {.out = out};
 

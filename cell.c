@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -35,16 +34,14 @@ extern char **environ;
 static struct { struct msg_job head; char text[MSG_TEXT_MAX]; } inbox;
 static char *words[MSG_WORDS_MAX + 16];
 
-static _Noreturn void
-no_run(int status, const char *what, const char *name)
+static _Noreturn void no_run(int status, const char *what, const char *name)
 {
 	warn("%s: %s: %s", name, what, strerror(errno));
 	_exit(status);
 }
 
 /* Splits n strings off *text into out. */
-static char **
-split(char **text, uint32_t n, char **out)
+static char **split(char **text, uint32_t n, char **out)
 {
 	for (; n; n--) {
 		*out++ = *text;
@@ -54,8 +51,7 @@ split(char **text, uint32_t n, char **out)
 }
 
 /* What every command finds in its environment, unless the job says otherwise. */
-static char **
-add_defaults(const struct jail_slot *s, char **envp, char **end)
+static char **add_defaults(const struct jail_slot *s, char **envp, char **end)
 {
 	static char home[64], tmpdir[64];
 	static char *const defaults[] = {
@@ -64,8 +60,8 @@ add_defaults(const struct jail_slot *s, char **envp, char **end)
 	};
 	char **first = envp, **last = end;
 
-	(void)snprintf(home, sizeof home, "HOME=%s", s->tmp);
-	(void)snprintf(tmpdir, sizeof tmpdir, "TMPDIR=%s", s->tmp);
+	(void)text_printf(home, sizeof home, "HOME=%s", s->tmp);
+	(void)text_printf(tmpdir, sizeof tmpdir, "TMPDIR=%s", s->tmp);
 	for (size_t i = 0; i < countof(defaults); i++) {
 		size_t n = (size_t)(strchr(defaults[i], '=') - defaults[i]) + 1;
 		char **e = first;
@@ -77,8 +73,7 @@ add_defaults(const struct jail_slot *s, char **envp, char **end)
 	return end;
 }
 
-static bool
-job_is_whole(long n)
+static bool job_is_whole(long n)
 {
 	const struct msg_job *h = &inbox.head;
 	return n >= (long)sizeof *h && h->type == MSG_JOB && h->argc > 0 && h->argc <= MSG_WORDS_MAX &&
@@ -88,8 +83,7 @@ job_is_whole(long n)
 
 /* Says ready, waits for the job, executes it. What goes wrong before is told on the command's own
  * stderr with the status that shells use: 125 ours, 126 not executable, 127 not found. */
-static _Noreturn void
-run_child(const struct jail_slot *s, struct msg_ready *ready)
+static _Noreturn void run_child(const struct jail_slot *s, struct msg_ready *ready)
 {
 	sigset_t none;
 
@@ -98,7 +92,7 @@ run_child(const struct jail_slot *s, struct msg_ready *ready)
 			continue;
 		if (write(CELL_JOIN + i, "0", 1) != 1) {
 			ready->error = errno;
-			(void)snprintf(ready->step, sizeof ready->step, "joining the cgroup");
+			(void)text_printf(ready->step, sizeof ready->step, "joining the cgroup");
 		}
 		(void)close(CELL_JOIN + i);
 	}
@@ -130,8 +124,7 @@ run_child(const struct jail_slot *s, struct msg_ready *ready)
 /* ---- process 1 ---- */
 
 /* The number of processes that the kernel's memory limit has ended in this slot, ever. */
-static uint64_t
-oom_kills(void)
+static uint64_t oom_kills(void)
 {
 	char text[1024], *at;
 	ssize_t n = pread(CELL_OOM, text, sizeof text - 1, 0);
@@ -143,8 +136,7 @@ oom_kills(void)
 }
 
 /* Ends everything in the cell and waits for it, so that usage counts all of it. */
-static void
-end_all(const struct jail *j)
+static void end_all(const struct jail *j)
 {
 	char list[4096], *p;
 	if (j->mode != JAIL_BASIC) {
@@ -173,8 +165,7 @@ static void walk_folder(struct walk *w, int fd, size_t len, int depth);
 
 /* One entry of a folder: a regular file is named, a folder is gone into. Nothing is followed: the
  * kind is lstat's, and a folder is opened with O_NOFOLLOW. */
-static void
-walk_entry(struct walk *w, int dir, const char *name, size_t len, int depth)
+static void walk_entry(struct walk *w, int dir, const char *name, size_t len, int depth)
 {
 	struct stat st;
 	size_t n = strlen(name);
@@ -206,8 +197,7 @@ walk_entry(struct walk *w, int dir, const char *name, size_t len, int depth)
 }
 
 /* Takes over fd. */
-static void
-walk_folder(struct walk *w, int fd, size_t len, int depth)
+static void walk_folder(struct walk *w, int fd, size_t len, int depth)
 {
 	struct dirent *de;
 	DIR *d = depth < WALK_DEPTH ? fdopendir(fd) : NULL;
@@ -221,16 +211,14 @@ walk_folder(struct walk *w, int fd, size_t len, int depth)
 	(void)closedir(d);
 }
 
-static _Noreturn void
-die_with_all(const struct jail *j)
+static _Noreturn void die_with_all(const struct jail *j)
 {
 	if (j->mode == JAIL_BASIC) /* elsewhere the kernel does it */
 		end_all(j);
 	_exit(0);
 }
 
-static void
-report(const struct jail *j, const struct jail_slot *s, int status, uint64_t oom_before, bool early)
+static void report(const struct jail *j, const struct jail_slot *s, int status, uint64_t oom_before, bool early)
 {
 	static char names[MSG_FILES_BYTES];
 	struct walk w = {.names = {names, 0, sizeof names, false}};
@@ -257,8 +245,7 @@ report(const struct jail *j, const struct jail_slot *s, int status, uint64_t oom
 }
 
 /* Waits until the child has ended: its status. Others that end meanwhile are reaped. */
-static int
-watch(const struct jail *j, pid_t child, int signals, bool *early)
+static int watch(const struct jail *j, pid_t child, int signals, bool *early)
 {
 	struct pollfd p[2] = {{CELL_CTL, POLLRDHUP, 0}, {signals, POLLIN, 0}};
 	struct signalfd_siginfo si;
@@ -280,8 +267,7 @@ watch(const struct jail *j, pid_t child, int signals, bool *early)
 	}
 }
 
-void
-cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], bool probe)
+void cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], bool probe)
 {
 	struct msg_ready ready = {.type = MSG_READY};
 	struct jail_error e = {"", 0};
@@ -290,7 +276,7 @@ cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS
 
 	if (!jail_enter(j, s, fds, &ready.layers, &e)) {
 		ready.error = e.error ? e.error : EINVAL;
-		(void)snprintf(ready.step, sizeof ready.step, "%s", e.step);
+		(void)text_printf(ready.step, sizeof ready.step, "%s", e.step);
 		/* whichever place the socket has by now; if neither takes it, the hang-up says enough */
 		if (msg_send(fds[0], &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0)
 			(void)msg_send(CELL_CTL, &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT);
@@ -307,7 +293,7 @@ cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS
 		run_child(s, &ready);
 	if (child < 0) {
 		ready.error = errno;
-		(void)snprintf(ready.step, sizeof ready.step, "fork");
+		(void)text_printf(ready.step, sizeof ready.step, "fork");
 		(void)msg_send(CELL_CTL, &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT);
 		_exit(125);
 	}

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,8 +18,7 @@ static const struct conf_profile profiles[CONF_PROFILES] = {
 	{"permissive", 300000, 1024, 300,  50, 1024,  512,  false},
 };
 
-const struct conf_profile *
-conf_profile(uint32_t id)
+const struct conf_profile *conf_profile(uint32_t id)
 {
 	return id < CONF_PROFILES ? &profiles[id] : NULL;
 }
@@ -46,20 +44,14 @@ static const struct key {
 	{"token_file", TEXT, AT(token_file), 0, 0, 0, DEFAULT_TOKEN_FILE, "file with the bearer token, one line, mode 0600"},
 };
 
-static const char usage[] =
-	"usage: omniarena [--KEY VALUE]...\n"
-	"Runs agents' shell commands in kernel jails, asked over HTTP.\n\n";
-
-static _Noreturn void
-bad_usage(const char *what, const char *name, const char *more)
+static _Noreturn void bad_usage(const char *what, const char *name, const char *more)
 {
 	warn("%s: %s%s (omniarena --help lists them)", name, what, more);
 	_exit(2);
 }
 
 /* "max_running" as "max-running", or as "MAX_RUNNING". */
-static void
-spell(char *out, size_t cap, const char *name, bool upper)
+static void spell(char *out, size_t cap, const char *name, bool upper)
 {
 	size_t i = 0;
 	for (; name[i] && i + 1 < cap; i++)
@@ -68,15 +60,14 @@ spell(char *out, size_t cap, const char *name, bool upper)
 	out[i] = '\0';
 }
 
-static void
-set(struct conf *c, const struct key *k, const char *value, const char *origin)
+static void set(struct conf *c, const struct key *k, const char *value, const char *origin)
 {
 	char *field = (char *)c + k->offset, range[64];
 	uint64_t v;
 
 	switch (k->kind) {
 	case NUMBER:
-		(void)snprintf(range, sizeof range, "a whole number from %llu to %llu is needed",
+		(void)text_printf(range, sizeof range, "a whole number from %llu to %llu is needed",
 		               (unsigned long long)k->min, (unsigned long long)k->max);
 		if (!str_uint(str_of(value), k->max, &v) || v < k->min)
 			bad_usage(range, origin, "");
@@ -95,29 +86,34 @@ set(struct conf *c, const struct key *k, const char *value, const char *origin)
 	}
 }
 
-static _Noreturn void
-help(void)
+/* All of text on stdout, and the end. */
+static _Noreturn void answer(const struct buf *b)
 {
-	char flag[32];
-	(void)fputs(usage, stdout);
+	_exit(!b->full && write(1, b->p, b->n) == (ssize_t)b->n ? 0 : 1);
+}
+
+static _Noreturn void help(void)
+{
+	char out[4096], flag[32], number[24];
+	struct buf b = {out, 0, sizeof out, false};
+
+	buf_str(&b, "usage: omniarena [--KEY VALUE]...\n"
+	            "Runs agents' shell commands in kernel jails, asked over HTTP.\n\n");
 	for (size_t i = 0; i < countof(keys); i++) {
 		const struct key *k = &keys[i];
 		spell(flag, sizeof flag, k->name, false);
-		(void)printf("  --%-18s %s", flag, k->help);
-		if (k->kind == NUMBER)
-			(void)printf(" (%llu)\n", (unsigned long long)k->number);
-		else
-			(void)printf(" (%s)\n", k->kind == ISOLATION ? "any" : k->text);
+		(void)text_printf(number, sizeof number, "%llu", (unsigned long long)k->number); /* fits */
+		buf_printf(&b, "  --%s%.*s%s (%s)\n", flag, (int)(20 - strlen(flag)), "                    ", k->help,
+		           k->kind == NUMBER ? number : k->kind == ISOLATION ? "any" : k->text);
 	}
-	(void)fputs("  --help, --version\n\n"
+	buf_str(&b, "  --help, --version\n\n"
 	            "Each is also an environment variable: --max-running is OMNIARENA_MAX_RUNNING.\n"
 	            "A flag wins over the environment. Exit status: 0 ended as asked, 1 could not\n"
-	            "start or lost its warden, 2 wrong usage.\n", stdout);
-	exit(fflush(stdout) == 0 ? 0 : 1);
+	            "start or lost its warden, 2 wrong usage.\n");
+	answer(&b);
 }
 
-static void
-load_flags(struct conf *c, int argc, char **argv)
+static void load_flags(struct conf *c, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
 		const char *arg = argv[i], *eq = strchr(arg, '=');
@@ -127,7 +123,7 @@ load_flags(struct conf *c, int argc, char **argv)
 		if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0)
 			help();
 		if (strcmp(arg, "--version") == 0)
-			exit(puts("omniarena " CONF_VERSION) < 0 || fflush(stdout) != 0);
+			answer(&(struct buf){"omniarena " CONF_VERSION "\n", sizeof "omniarena " CONF_VERSION, 0, false});
 		for (; k < countof(keys); k++) {
 			spell(flag, sizeof flag, keys[k].name, false);
 			if (n == strlen(flag) + 2 && strncmp(arg, "--", 2) == 0 && strncmp(arg + 2, flag, n - 2) == 0)
@@ -143,8 +139,7 @@ load_flags(struct conf *c, int argc, char **argv)
 	}
 }
 
-void
-conf_load(struct conf *c, int argc, char **argv)
+void conf_load(struct conf *c, int argc, char **argv)
 {
 	memset(c, 0, sizeof *c);
 	for (size_t i = 0; i < countof(keys); i++) {
@@ -166,20 +161,17 @@ conf_load(struct conf *c, int argc, char **argv)
 	load_flags(c, argc, argv);
 }
 
-bool
-conf_is_loopback(const char *address)
+bool conf_is_loopback(const char *address)
 {
 	return strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0;
 }
 
-bool
-conf_default_credentials(const struct conf *c)
+bool conf_default_credentials(const struct conf *c)
 {
 	return (c->accept_pass && !c->own_pass) || (c->accept_token && !c->own_token);
 }
 
-static void
-read_token(struct conf *c)
+static void read_token(struct conf *c)
 {
 	struct stat st;
 	int fd = open(c->token_file, O_RDONLY | O_CLOEXEC);
@@ -204,8 +196,7 @@ read_token(struct conf *c)
 	c->token[n] = '\0';
 }
 
-void
-conf_credentials(struct conf *c)
+void conf_credentials(struct conf *c)
 {
 	_Static_assert(sizeof AUTH_USER <= sizeof c->user && sizeof AUTH_PASS <= sizeof c->pass, "AUTH_USER or AUTH_PASS too long");
 	bool local = conf_is_loopback(c->listen);

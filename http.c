@@ -28,8 +28,7 @@ static const struct { int status; const char *reason; } reasons[] = {
 	{503, "Service Unavailable"}, {505, "HTTP Version Not Supported"},
 };
 
-const char *
-http_reason(int status)
+const char *http_reason(int status)
 {
 	for (size_t i = 0; i < countof(reasons); i++)
 		if (reasons[i].status == status)
@@ -37,16 +36,14 @@ http_reason(int status)
 	return "Unknown";
 }
 
-static int
-refuse(struct http_req *r, int status, const char *error)
+static int refuse(struct http_req *r, int status, const char *error)
 {
 	r->error = error;
 	return status;
 }
 
 /* token characters, RFC 9110 section 5.6.2 */
-static bool
-is_token(struct str s)
+static bool is_token(struct str s)
 {
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
@@ -57,8 +54,7 @@ is_token(struct str s)
 	return s.n > 0;
 }
 
-static bool
-starts(struct str s, const char *prefix)
+static bool starts(struct str s, const char *prefix)
 {
 	size_t n = strlen(prefix);
 	return s.n >= n && memcmp(s.p, prefix, n) == 0;
@@ -66,8 +62,7 @@ starts(struct str s, const char *prefix)
 
 /* origin-form, or absolute-form, whose authority Host repeats; asterisk-form for OPTIONS alone
  * (RFC 9112 section 3.2) */
-static int
-parse_target(struct http_req *r, struct str t)
+static int parse_target(struct http_req *r, struct str t)
 {
 	if (str_eq(t, "*") && r->method == HTTP_OPTIONS) {
 		r->path = t;
@@ -88,8 +83,7 @@ parse_target(struct http_req *r, struct str t)
 	return HTTP_MORE;
 }
 
-static int
-request_line(struct http_req *r, struct str l)
+static int request_line(struct http_req *r, struct str l)
 {
 	const char *sp1 = memchr(l.p, ' ', l.n);
 	if (!sp1)
@@ -119,8 +113,7 @@ request_line(struct http_req *r, struct str l)
 	return parse_target(r, target);
 }
 
-static int
-header_line(struct http_req *r, struct str l)
+static int header_line(struct http_req *r, struct str l)
 {
 	const char *colon = memchr(l.p, ':', l.n);
 	/* a blank before the colon or at the line's start (obs-fold) is no token */
@@ -152,8 +145,7 @@ header_line(struct http_req *r, struct str l)
 }
 
 /* uri-host [":" port], RFC 3986 section 3.2.2; empty is legal syntax but names nobody */
-static bool
-is_host(struct str h)
+static bool is_host(struct str h)
 {
 	for (size_t i = 0; i < h.n; i++) {
 		char c = h.p[i];
@@ -165,8 +157,7 @@ is_host(struct str h)
 }
 
 /* What the headers say together, once all are there. */
-static int
-finish(struct http_req *r)
+static int finish(struct http_req *r)
 {
 	struct str te = r->header[HTTP_TRANSFER_ENCODING], cl = r->header[HTTP_CONTENT_LENGTH];
 	struct str host = r->header[HTTP_HOST], expect = r->header[HTTP_EXPECT];
@@ -192,8 +183,7 @@ finish(struct http_req *r)
 	return HTTP_DONE;
 }
 
-static int
-one_line(struct http_req *r, struct str l)
+static int one_line(struct http_req *r, struct str l)
 {
 	if (r->lines == 0 && l.n == 0 && r->line == 2)
 		return HTTP_MORE; /* one empty line ahead is forgiven (RFC 9112 section 2.2) */
@@ -206,8 +196,7 @@ one_line(struct http_req *r, struct str l)
 	return header_line(r, l);
 }
 
-int
-http_parse(struct http_req *r, struct str in)
+int http_parse(struct http_req *r, struct str in)
 {
 	size_t end = in.n < HTTP_HEAD_MAX ? in.n : HTTP_HEAD_MAX;
 
@@ -238,15 +227,13 @@ enum { SIZE, EXTENSION, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER, TRAILER_LF };
  * could send 250 bytes of them for each byte that counts. */
 enum { EXTRA_MAX = 16384 };
 
-static int
-hex_digit(char c)
+static int hex_digit(char c)
 {
 	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
 /* One byte outside of data: HTTP_MORE, HTTP_DONE or 400. c->line counts what the line has so far. */
-static int
-chunk_byte(struct http_chunks *c, char ch)
+static int chunk_byte(struct http_chunks *c, char ch)
 {
 	int digit = hex_digit(ch);
 
@@ -296,8 +283,7 @@ chunk_byte(struct http_chunks *c, char ch)
 	}
 }
 
-int
-http_dechunk(struct http_chunks *c, const char *in, size_t *n, struct buf *out)
+int http_dechunk(struct http_chunks *c, const char *in, size_t *n, struct buf *out)
 {
 	size_t at = 0;
 	int rc = HTTP_MORE;
@@ -321,8 +307,7 @@ http_dechunk(struct http_chunks *c, const char *in, size_t *n, struct buf *out)
 	return rc;
 }
 
-void
-http_head(struct buf *b, const struct http_reply *r)
+void http_head(struct buf *b, const struct http_reply *r)
 {
 	buf_str(b, "HTTP/1.1 ");
 	buf_uint(b, (uint64_t)r->status);

@@ -7,9 +7,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
+#include <stdarg.h>
+#include <stdio.h> /* renameat */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -58,47 +60,54 @@ static const char *const proc_masks[] = {
 };
 static const char *const ns_files[] = {"net", "mnt", "pid", "user"};
 
-static bool
-fail(struct jail_error *e, const char *step)
+static bool fail(struct jail_error *e, const char *step)
 {
 	*e = (struct jail_error){step, errno};
 	return false;
 }
 
-static const char *
-missing(struct jail *j, enum msg_layer l, const char *what, int error)
+static void missing(struct jail *j, enum msg_layer l, const char *what, int error)
 {
-	(void)snprintf(j->why[l], sizeof j->why[l], "%s%s%s", what, error ? ": " : "", error ? strerror(error) : "");
-	return j->why[l];
+	(void)text_printf(j->why[l], sizeof j->why[l], error ? "%s: %s" : "%s", what, error ? strerror(error) : "");
+}
+
+/* A path made of parts, good until the next call; "" (no file) when it is too long. */
+static const char *path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static const char *path(const char *fmt, ...)
+{
+	static char out[768];
+	va_list ap;
+	va_start(ap, fmt);
+	if (!text_vprintf(out, sizeof out, fmt, ap))
+		out[0] = '\0';
+	va_end(ap);
+	return out;
 }
 
 /* ---- uids ---- */
 
-uid_t
-jail_uid_base(uint16_t port)
+uid_t jail_uid_base(uint16_t port)
 {
 	/* 0x70000000 to 0x7fffffff belongs to nobody in systemd's UIDS-GIDS table, nor to the usual
 	 * /etc/subuid ranges; a container may have the first 65536 only */
-	const uid_t tries[] = {0x70000000u | (uid_t)port << 8, 0xf000};
+	const uint32_t tries[] = {0x70000000u | (uint32_t)port << 8, 0xf000};
 	char map[1024];
-	unsigned long inside, outside, count;
+	uint64_t v[3]; /* from, its number outside, how many: user_namespaces(7) */
 
 	if (geteuid() != 0 || sys_read_file("/proc/self/uid_map", map, sizeof map) < 0)
 		return (uid_t)-1;
 	for (size_t i = 0; i < countof(tries); i++)
-		for (char *line = map; *line; line = strchr(line, '\n') + 1) {
-			if (sscanf(line, "%lu %lu %lu", &inside, &outside, &count) != 3)
-				break;
-			if (tries[i] >= inside && tries[i] + 256ul <= inside + count)
+		for (struct str rest = str_of(map), w; str_word(&rest, &w) && str_uint(w, UINT32_MAX, &v[0]);) {
+			for (int k = 1; k < 3; k++)
+				if (!str_word(&rest, &w) || !str_uint(w, UINT32_MAX, &v[k]))
+					return (uid_t)-1;
+			if (tries[i] >= v[0] && tries[i] + 256ull <= v[0] + v[2])
 				return tries[i];
-			if (!strchr(line, '\n'))
-				break;
 		}
 	return (uid_t)-1;
 }
 
-static bool
-become(uid_t uid)
+static bool become(uid_t uid)
 {
 	return setresgid((gid_t)uid, (gid_t)uid, (gid_t)uid) == 0 && setresuid(uid, uid, uid) == 0;
 }
@@ -107,71 +116,66 @@ become(uid_t uid)
 
 static const char *const controllers[JAIL_CONTROLLERS] = {"memory", "pids", "cpu"};
 
-static bool
-has_word(const char *list, const char *word, const char *separators)
+/* True when word stands in a list of commas (v1) or blanks (v2). */
+static bool has_word(struct str list, const char *word)
 {
 	size_t n = strlen(word);
-	for (const char *p = list; (p = strstr(p, word)); p += n)
-		if ((p == list || strchr(separators, p[-1])) && (p[n] == '\0' || strchr(separators, p[n])))
+	for (const char *p = list.p, *end = list.p + list.n; (p = memmem(p, (size_t)(end - p), word, n)); p += n)
+		if ((p == list.p || strchr(", \n", p[-1])) && (p + n == end || strchr(", \n", p[n])))
 			return true;
 	return false;
+}
+
+static bool file_has_word(const char *file, const char *word)
+{
+	char text[256];
+	return sys_read_file(file, text, sizeof text) > 0 && has_word(str_of(text), word);
 }
 
 /* This process's path in the hierarchy of a v1 controller, or in v2 (NULL): /proc/self/cgroup has
  * lines "id:controllers:path", cgroups(7). */
-static bool
-own_cgroup(const char *controller, char *out, size_t cap)
+static bool own_cgroup(const char *controller, char *out, size_t cap)
 {
-	char text[4096], *save = NULL;
+	char text[4096];
 	if (sys_read_file("/proc/self/cgroup", text, sizeof text) < 0)
 		return false;
-	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		char *list = strchr(line, ':'), *path = list ? strchr(list + 1, ':') : NULL;
-		if (!path || strlen(path + 1) >= cap)
-			continue;
-		*path++ = '\0';
-		if (controller ? has_word(list + 1, controller, ",") : list[1] == '\0') {
-			memcpy(out, path, strlen(path) + 1);
-			return true;
-		}
+	for (struct str rest = str_of(text), line; str_cut(&rest, '\n', &line);) {
+		struct str id, list;
+		if (str_cut(&line, ':', &id) && str_cut(&line, ':', &list) && (controller ? has_word(list, controller) : list.n == 0))
+			return text_printf(out, cap, "%.*s", (int)line.n, line.p);
 	}
 	return false;
 }
 
-/* Where the hierarchy that holds a controller is mounted: mountinfo, proc(5), has "root point
- * options ... - type source superoptions". */
-static bool
-find_hierarchy(const char *controller, bool *v2, char *root, char *point, size_t cap)
+/* Where the hierarchy that holds a controller is mounted: mountinfo, proc(5), has
+ * "id parent device root point options [fields] - type source superoptions". */
+static bool find_hierarchy(const char *controller, bool *v2, char *root, char *point, size_t cap)
 {
-	char line[1024], type[16], super[256], path[512], list[256];
-	bool found = false;
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	if (!f)
+	static char text[1 << 18];
+	if (sys_read_file("/proc/self/mountinfo", text, sizeof text) < 0)
 		return false;
-	while (!found && fgets(line, sizeof line, f)) {
-		char *dash = strstr(line, " - ");
-		char r[224], p[224];
-		if (!dash || sscanf(line, "%*s %*s %*s %223s %223s", r, p) != 2 ||
-		    sscanf(dash + 3, "%15s %*s %255s", type, super) != 2 || strlen(r) >= cap || strlen(p) >= cap)
+	for (struct str rest = str_of(text), line; str_cut(&rest, '\n', &line);) {
+		struct str w[5], type = {NULL, 0}, source, super = {NULL, 0};
+		for (size_t i = 0; i < countof(w); i++)
+			if (!str_word(&line, &w[i]))
+				return false;
+		while (str_word(&line, &type) && !str_eq(type, "-"))
+			;
+		if (!str_word(&line, &type) || !str_word(&line, &source) || !str_word(&line, &super) ||
+		    !text_printf(root, cap, "%.*s", (int)w[3].n, w[3].p) || !text_printf(point, cap, "%.*s", (int)w[4].n, w[4].p))
 			continue;
-		*v2 = strcmp(type, "cgroup2") == 0;
-		if (*v2) {
-			(void)snprintf(path, sizeof path, "%s/cgroup.controllers", p);
-			found = sys_read_file(path, list, sizeof list) > 0 && has_word(list, controller, " \n");
-		} else {
-			found = strcmp(type, "cgroup") == 0 && has_word(super, controller, ",");
-		}
-		memcpy(root, r, strlen(r) + 1);
-		memcpy(point, p, strlen(p) + 1);
+		*v2 = str_eq(type, "cgroup2");
+		if (*v2 ? file_has_word(path("%s/cgroup.controllers", point), controller)
+		        : str_eq(type, "cgroup") && has_word(super, controller))
+			return true;
 	}
-	(void)fclose(f); /* read only */
-	return found;
+	errno = ENOENT;
+	return false;
 }
 
 /* Empties a folder whose processes are all dead. Nothing is followed; what lies too deep is first
  * moved to the top. True when something was. Takes over fd. */
-static bool
-clear_folder(int fd, int top, int depth)
+static bool clear_folder(int fd, int top, int depth)
 {
 	static unsigned moved; /* makes the new names differ */
 	DIR *d = fdopendir(fd);
@@ -181,34 +185,31 @@ clear_folder(int fd, int top, int depth)
 	if (!d)
 		(void)close(fd);
 	while (d && (de = readdir(d))) {
-		char self[40], name[24];
-		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 || unlinkat(dirfd(d), de->d_name, 0) == 0)
+		const char *name = de->d_name;
+		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || unlinkat(dirfd(d), name, 0) == 0)
 			continue;
-		int path = openat(dirfd(d), de->d_name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), sub = -1;
-		if (path >= 0 && depth < CLEAR_DEPTH) {
-			(void)snprintf(self, sizeof self, "/proc/self/fd/%d", path);
-			(void)chmod(self, 0700); /* its owner may have shut it */
-			sub = openat(path, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		} else if (path >= 0) {
-			(void)snprintf(name, sizeof name, "%u", moved++);
-			again = renameat(dirfd(d), de->d_name, top, name) == 0 || again;
+		int at = openat(dirfd(d), name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), sub = -1;
+		if (at >= 0 && depth < CLEAR_DEPTH) {
+			(void)chmod(path("/proc/self/fd/%d", at), 0700); /* its owner may have shut it */
+			sub = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		} else if (at >= 0) {
+			again = renameat(dirfd(d), name, top, path("%u", moved++)) == 0 || again;
 		}
-		if (path >= 0)
-			(void)close(path);
+		if (at >= 0)
+			(void)close(at);
 		if (sub >= 0)
 			again = clear_folder(sub, top, depth + 1) || again;
-		(void)unlinkat(dirfd(d), de->d_name, AT_REMOVEDIR); /* if not, the folder above stays too */
+		(void)unlinkat(dirfd(d), name, AT_REMOVEDIR); /* if not, the folder above stays too */
 	}
 	if (d)
 		(void)closedir(d);
 	return again;
 }
 
-static void
-clear_path(const char *path)
+static void clear_path(const char *name)
 {
 	for (bool again = true; again;) {
-		int top = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		int top = open(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		again = top >= 0 && clear_folder(dup(top), top, 0);
 		if (top >= 0)
 			(void)close(top);
@@ -216,26 +217,22 @@ clear_path(const char *path)
 }
 
 /* Removes what a daemon left that was killed: its lock on the folder is gone with it. */
-static void
-sweep(const char *parent, const char *prefix, bool cgroups)
+static void sweep(const char *parent, const char *prefix, bool cgroups)
 {
 	DIR *d = opendir(parent);
 	struct dirent *de;
 	while (d && (de = readdir(d))) {
-		char path[800], sub[816];
+		char dir[640];
 		struct stat st;
-		if (strncmp(de->d_name, prefix, strlen(prefix)) != 0)
+		if (strncmp(de->d_name, prefix, strlen(prefix)) != 0 || !text_printf(dir, sizeof dir, "%s/%s", parent, de->d_name))
 			continue;
-		(void)snprintf(path, sizeof path, "%s/%s", parent, de->d_name);
-		int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0) {
 			if (!cgroups)
-				clear_path(path);
-			for (int i = 0; cgroups && i < MSG_CELLS_MAX; i++) {
-				(void)snprintf(sub, sizeof sub, "%s/c%d", path, i);
-				(void)rmdir(sub); /* most do not exist */
-			}
-			(void)rmdir(path); /* busy: tried again at the next start */
+				clear_path(dir);
+			for (int i = 0; cgroups && i < MSG_CELLS_MAX; i++)
+				(void)rmdir(path("%s/c%d", dir, i)); /* most do not exist */
+			(void)rmdir(dir); /* busy: tried again at the next start */
 		}
 		if (fd >= 0)
 			(void)close(fd);
@@ -246,107 +243,79 @@ sweep(const char *parent, const char *prefix, bool cgroups)
 
 /* Makes our folder below parent and holds its lock as long as we live. In v2 the parent must hand
  * the controllers down (cgroups(7), "subtree control"). */
-static bool
-make_base(struct jail_cgroup *g, const char *parent, const char *controller)
+static bool make_base(struct jail_cgroup *g, const char *parent, const char *controller)
 {
-	char control[600], list[256];
-
-	if (g->v2) {
-		(void)snprintf(control, sizeof control, "%s/cgroup.subtree_control", parent);
-		if (sys_read_file(control, list, sizeof list) < 0)
-			return false;
-		if (!has_word(list, controller, " \n") && sys_write_file(control, "+memory +pids +cpu") < 0)
-			return false; /* EBUSY: processes live in it */
-	}
+	if (g->v2 && !file_has_word(path("%s/cgroup.subtree_control", parent), controller) &&
+	    sys_write_file(path("%s/cgroup.subtree_control", parent), "+memory +pids +cpu") < 0)
+		return false; /* EBUSY: processes live in it */
 	sweep(parent, "omniarena-", true);
-	if ((size_t)snprintf(g->dir, sizeof g->dir, "%s/omniarena-%d", parent, (int)getpid()) >= sizeof g->dir) {
-		errno = ENAMETOOLONG;
-		return false;
-	}
-	if (mkdir(g->dir, 0755) < 0 && errno != EEXIST)
+	errno = ENAMETOOLONG;
+	if (!text_printf(g->dir, sizeof g->dir, "%s/omniarena-%d", parent, (int)getpid()) || (mkdir(g->dir, 0755) < 0 && errno != EEXIST))
 		return false;
 	g->lock_fd = open(g->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (g->lock_fd < 0 || flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0)
 		return false;
-	if (g->v2) {
-		(void)snprintf(control, sizeof control, "%s/cgroup.subtree_control", g->dir);
-		if (sys_write_file(control, "+memory +pids") < 0)
-			return false;
-		(void)sys_write_file(control, "+cpu"); /* a weight is welcome, not needed */
-	}
+	if (g->v2 && sys_write_file(path("%s/cgroup.subtree_control", g->dir), "+memory +pids") < 0)
+		return false;
+	if (g->v2) /* a weight is welcome, not needed */
+		(void)sys_write_file(path("%s/cgroup.subtree_control", g->dir), "+cpu");
 	return true;
 }
 
 /* One controller: our own cgroup is the natural parent; in v2, where processes may not sit beside
  * children, an ancestor that already hands the controllers down serves as well. */
-static bool
-open_cgroup(struct jail_cgroup *g, const char *controller)
+static bool open_cgroup(struct jail_cgroup *g, const char *controller)
 {
 	char root[224], point[224], own[256], parent[512];
-	size_t floor;
 
-	if (!find_hierarchy(controller, &g->v2, root, point, sizeof root)) {
-		errno = ENOENT;
-		return false;
-	}
-	if (!own_cgroup(g->v2 ? NULL : controller, own, sizeof own))
+	if (!find_hierarchy(controller, &g->v2, root, point, sizeof root) || !own_cgroup(g->v2 ? NULL : controller, own, sizeof own))
 		return false;
 	size_t skip = strcmp(root, "/") != 0 && strncmp(own, root, strlen(root)) == 0 ? strlen(root) : 0;
-	(void)snprintf(parent, sizeof parent, "%s%s", point, strcmp(own + skip, "/") == 0 ? "" : own + skip);
-	for (floor = strlen(point);;) {
-		if (make_base(g, parent, controller))
-			return true;
-		if (!g->v2 || strlen(parent) <= floor)
+	(void)text_printf(parent, sizeof parent, "%s%s", point, strcmp(own + skip, "/") == 0 ? "" : own + skip); /* fits */
+	while (!make_base(g, parent, controller)) {
+		if (!g->v2 || strlen(parent) <= strlen(point))
 			return false;
 		*strrchr(parent, '/') = '\0';
 	}
+	return true;
 }
 
-static void
-open_cgroups(struct jail *j)
+static void open_cgroups(struct jail *j)
 {
-	char what[112];
 	for (size_t i = 0; i < JAIL_CONTROLLERS; i++) {
 		struct jail_cgroup *g = &j->cgroups[i];
 		g->lock_fd = -1;
-		if (i && j->cgroups[0].v2 && j->cgroups[0].dir[0]) {
+		if (i && j->cgroups[0].v2) {
 			*g = j->cgroups[0]; /* v2: one folder for all */
-			continue;
-		}
-		if (open_cgroup(g, controllers[i]))
-			continue;
-		g->dir[0] = '\0';
-		if (i < 2) { /* a share of the processor is a courtesy; the other two are the fence */
-			(void)snprintf(what, sizeof what, "no %s cgroup can be made", controllers[i]);
-			missing(j, LAYER_CGROUP, what, errno);
+		} else if (!open_cgroup(g, controllers[i])) {
+			g->dir[0] = '\0';
+			if (i == 2)
+				break; /* a share of the processor is a courtesy; the other two are the fence */
+			missing(j, LAYER_CGROUP, path("no %s cgroup can be made", controllers[i]), errno);
 			return;
 		}
 	}
 	j->cgroup = true;
 }
 
-static bool
-set_value(const char *dir, const char *file, uint64_t v)
+static bool set_value(const char *dir, const char *file, uint64_t v)
 {
-	char path[320], text[24];
-	(void)snprintf(path, sizeof path, "%s/%s", dir, file);
-	(void)snprintf(text, sizeof text, "%llu", (unsigned long long)v);
-	return sys_write_file(path, text) == 0;
+	char text[24];
+	(void)text_printf(text, sizeof text, "%llu", (unsigned long long)v); /* fits */
+	return sys_write_file(path("%s/%s", dir, file), text) == 0;
 }
 
-/* The slot's groups with the limits of a profile. Memory includes swap where swap is counted. */
-static bool
-slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
+static bool slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
 {
 	const struct conf_profile *p = conf_profile(profile);
 	uint64_t bytes = (uint64_t)p->memory_mb << 20;
-	char dir[256], path[320];
+	char dir[256];
 
 	for (size_t i = 0; i < JAIL_CONTROLLERS; i++) {
 		struct jail_cgroup *g = &j->cgroups[i];
 		if (!g->dir[0])
 			continue;
-		(void)snprintf(dir, sizeof dir, "%s/c%u", g->dir, s->n);
+		(void)text_printf(dir, sizeof dir, "%s/c%u", g->dir, s->n); /* fits */
 		if (mkdir(dir, 0755) < 0 && errno != EEXIST)
 			return false;
 		if (i == 0 && g->v2) {
@@ -369,11 +338,9 @@ slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
 		}
 		if (s->open || (g->v2 && i))
 			continue;
-		(void)snprintf(path, sizeof path, "%s/cgroup.procs", dir);
-		if ((s->join_fd[i] = open(path, O_WRONLY | O_CLOEXEC)) < 0)
+		if ((s->join_fd[i] = open(path("%s/cgroup.procs", dir), O_WRONLY | O_CLOEXEC)) < 0)
 			return false;
-		(void)snprintf(path, sizeof path, "%s/%s", dir, g->v2 ? "memory.events" : "memory.oom_control");
-		if (i == 0 && (s->oom_fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		if (i == 0 && (s->oom_fd = open(path("%s/%s", dir, g->v2 ? "memory.events" : "memory.oom_control"), O_RDONLY | O_CLOEXEC)) < 0)
 			return false;
 	}
 	return true;
@@ -383,8 +350,7 @@ slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
 
 typedef int helper_fn(const struct jail *j, const struct jail_slot *s, struct jail_error *e);
 
-static int
-run_helper(helper_fn *fn, const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+static int run_helper(helper_fn *fn, const struct jail *j, const struct jail_slot *s, struct jail_error *e)
 {
 	struct { int32_t error; char step[44]; } answer;
 	int ends[2], fd = -1, status;
@@ -397,7 +363,7 @@ run_helper(helper_fn *fn, const struct jail *j, const struct jail_slot *s, struc
 		fd = fn(j, s, &ce);
 		memset(&answer, 0, sizeof answer);
 		answer.error = fd < 0 ? ce.error : 0;
-		(void)snprintf(answer.step, sizeof answer.step, "%s", ce.step);
+		(void)text_printf(answer.step, sizeof answer.step, "%s", ce.step);
 		_exit(msg_send(ends[1], &answer, sizeof answer, NULL, 0, &fd, fd >= 0, 0) < 0);
 	}
 	(void)close(ends[1]);
@@ -419,8 +385,7 @@ run_helper(helper_fn *fn, const struct jail *j, const struct jail_slot *s, struc
 }
 
 /* A user namespace with one uid in it, CELL_UID, that is the slot's outside. */
-static int
-make_userns(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+static int make_userns(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
 {
 	char map[48];
 	uid_t outside = j->mode == JAIL_ROOT ? j->uid_base + s->n : 0;
@@ -428,7 +393,7 @@ make_userns(const struct jail *j, const struct jail_slot *s, struct jail_error *
 	/* becoming another uid made this process undumpable and its /proc files root's */
 	if ((j->mode == JAIL_ROOT && !become(outside)) || unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
 		return fail(e, "user namespace of the slot"), -1;
-	(void)snprintf(map, sizeof map, "%u %u 1", CELL_UID, outside);
+	(void)text_printf(map, sizeof map, "%u %u 1", CELL_UID, outside);
 	if (sys_write_file("/proc/self/setgroups", "deny") < 0 || sys_write_file("/proc/self/uid_map", map) < 0 ||
 	    sys_write_file("/proc/self/gid_map", map) < 0)
 		return fail(e, "uid map of the slot"), -1;
@@ -438,8 +403,7 @@ make_userns(const struct jail *j, const struct jail_slot *s, struct jail_error *
 	return fd;
 }
 
-static bool
-copy_file(const char *from, const char *to)
+static bool copy_file(const char *from, const char *to)
 {
 	char chunk[16384];
 	ssize_t n;
@@ -455,9 +419,14 @@ copy_file(const char *from, const char *to)
 	return n == 0 && close(out) == 0;
 }
 
+static bool make_file(const char *name)
+{
+	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	return fd >= 0 && close(fd) == 0;
+}
+
 /* Below the new root: the host's folder, read-only, with what is mounted in it. */
-static bool
-bind_readonly(const char *from, const char *to)
+static bool bind_readonly(const char *from, const char *to)
 {
 	if (mount(from, to, NULL, MS_BIND | MS_REC, NULL) < 0)
 		return false;
@@ -468,13 +437,12 @@ bind_readonly(const char *from, const char *to)
 	       mount(NULL, to, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) == 0;
 }
 
-static bool
-make_sysdirs(void)
+static bool make_sysdirs(void)
 {
-	char from[16], target[256];
+	char target[256];
 	for (size_t i = 0; i < countof(sysdirs); i++) {
+		const char *from = path("/%s", sysdirs[i]);
 		struct stat st;
-		(void)snprintf(from, sizeof from, "/%s", sysdirs[i]);
 		if (lstat(from, &st) < 0) {
 			if (errno != ENOENT)
 				return false;
@@ -492,21 +460,18 @@ make_sysdirs(void)
 	return true;
 }
 
-static bool
-make_devices(void)
+static bool make_devices(void)
 {
-	char to[24], from[32];
+	char to[24];
 	(void)umask(0); /* a device that not all may write is none */
 	if (mkdir("dev", 0755) < 0 || mount("tmpfs", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k,nr_inodes=32") < 0)
 		return false;
 	for (size_t i = 0; i < countof(devices); i++) {
-		(void)snprintf(to, sizeof to, "dev/%s", devices[i].name);
-		(void)snprintf(from, sizeof from, "/%s", to);
+		(void)text_printf(to, sizeof to, "dev/%s", devices[i].name);
 		if (mknod(to, S_IFCHR | 0666, makedev(1, devices[i].minor)) == 0)
 			continue;
 		/* in a user namespace nobody makes devices: take the host's */
-		int fd = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-		if (fd < 0 || close(fd) < 0 || mount(from, to, NULL, MS_BIND, NULL) < 0)
+		if (!make_file(to) || mount(path("/%s", to), to, NULL, MS_BIND, NULL) < 0)
 			return false;
 	}
 	(void)umask(022);
@@ -518,25 +483,24 @@ make_devices(void)
 
 /* One user, whose number is the same in every cell where there are user namespaces; else each
  * slot has its own. */
-static bool
-make_accounts(const struct jail *j)
+static bool make_accounts(const struct jail *j)
 {
-	FILE *passwd = fopen("etc/passwd", "we"), *group = fopen("etc/group", "we");
-	unsigned n = j->userns ? 1 : MSG_CELLS_MAX;
-	bool ok = passwd && group;
+	char passwd[64 * MSG_CELLS_MAX], group[64 * MSG_CELLS_MAX];
+	struct buf p = {passwd, 0, sizeof passwd - 1, false}, g = {group, 0, sizeof group - 1, false};
 
-	for (unsigned i = 0; ok && i < n; i++) {
+	for (unsigned i = 0; i < (j->userns ? 1 : MSG_CELLS_MAX); i++) {
 		unsigned uid = j->userns ? CELL_UID : (unsigned)j->uid_base + i;
-		ok = fprintf(passwd, "agent:x:%u:%u:agent:/tmp:/bin/sh\n", uid, uid) > 0 && fprintf(group, "agent:x:%u:\n", uid) > 0;
+		buf_printf(&p, "agent:x:%u:%u:agent:/tmp:/bin/sh\n", uid, uid);
+		buf_printf(&g, "agent:x:%u:\n", uid);
 	}
-	ok = (!passwd || fclose(passwd) == 0) && ok;
-	return (!group || fclose(group) == 0) && ok;
+	passwd[p.n] = group[g.n] = '\0';
+	return !p.full && !g.full && make_file("etc/passwd") && sys_write_file("etc/passwd", passwd) == 0 &&
+	       make_file("etc/group") && sys_write_file("etc/group", group) == 0;
 }
 
 /* The finished root of all cells, in a mount namespace of its own; nothing of the host is left in
  * it but the folders bound above. */
-static int
-make_template(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+static int make_template(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
 {
 	(void)s;
 	if (unshare(CLONE_NEWNS) < 0)
@@ -553,12 +517,9 @@ make_template(const struct jail *j, const struct jail_slot *s, struct jail_error
 		return fail(e, "program folders"), -1;
 	if (!make_devices())
 		return fail(e, "/dev"), -1;
-	for (size_t i = 0; i < countof(etc_copies); i++) {
-		char from[40];
-		(void)snprintf(from, sizeof from, "/%s", etc_copies[i]);
-		if (!copy_file(from, etc_copies[i]))
+	for (size_t i = 0; i < countof(etc_copies); i++)
+		if (!copy_file(path("/%s", etc_copies[i]), etc_copies[i]))
 			return fail(e, etc_copies[i]), -1;
-	}
 	if (!make_accounts(j))
 		return fail(e, "/etc/passwd"), -1;
 	if (mkdir("etc/alternatives", 0755) < 0 ||
@@ -577,25 +538,21 @@ make_template(const struct jail *j, const struct jail_slot *s, struct jail_error
 
 /* ---- the warden's side ---- */
 
-static uint64_t
-ns_inode(const char *name)
+static uint64_t ns_inode(const char *name)
 {
-	char path[32];
 	struct stat st;
-	(void)snprintf(path, sizeof path, "/proc/self/ns/%s", name);
-	return stat(path, &st) == 0 ? st.st_ino : 0;
+	return stat(path("/proc/self/ns/%s", name), &st) == 0 ? st.st_ino : 0;
 }
 
 /* Root with all power over what it makes, and over nothing else. */
-static bool
-enter_userns(uid_t uid_base, struct jail_error *e)
+static bool enter_userns(uid_t uid_base, struct jail_error *e)
 {
 	char uid_map[32], gid_map[32];
 
 	if (uid_base != (uid_t)-1 && !become(uid_base + MSG_CELLS_MAX - 1))
 		return fail(e, "unprivileged uid"), false; /* root's own uid must never be mapped */
-	(void)snprintf(uid_map, sizeof uid_map, "0 %u 1", geteuid());
-	(void)snprintf(gid_map, sizeof gid_map, "0 %u 1", getegid());
+	(void)text_printf(uid_map, sizeof uid_map, "0 %u 1", geteuid());
+	(void)text_printf(gid_map, sizeof gid_map, "0 %u 1", getegid());
 	if (unshare(CLONE_NEWUSER) < 0)
 		return fail(e, "user namespace");
 	if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 || sys_write_file("/proc/self/setgroups", "deny") < 0 ||
@@ -604,8 +561,7 @@ enter_userns(uid_t uid_base, struct jail_error *e)
 	return true;
 }
 
-static unsigned
-find_masks(void)
+static unsigned find_masks(void)
 {
 	unsigned found = 0;
 	struct stat st;
@@ -616,11 +572,10 @@ find_masks(void)
 }
 
 /* In basic every slot has a folder of its own below this one of ours. */
-static bool
-make_tmp_base(struct jail *j, struct jail_error *e)
+static bool make_tmp_base(struct jail *j, struct jail_error *e)
 {
 	sweep("/tmp", "omniarena-cells-", false);
-	(void)snprintf(j->tmp, sizeof j->tmp, "/tmp/omniarena-cells-XXXXXX");
+	(void)text_printf(j->tmp, sizeof j->tmp, "/tmp/omniarena-cells-XXXXXX");
 	if (!mkdtemp(j->tmp) || chmod(j->tmp, 0711) < 0)
 		return fail(e, "folder in /tmp");
 	j->tmp_lock_fd = open(j->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -629,8 +584,7 @@ make_tmp_base(struct jail *j, struct jail_error *e)
 	return true;
 }
 
-bool
-jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e)
+bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e)
 {
 	memset(j, 0, sizeof *j);
 	j->mode = mode;
@@ -680,8 +634,7 @@ jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error 
 	return true;
 }
 
-static int
-make_netns(const struct jail *j)
+static int make_netns(const struct jail *j)
 {
 	if (unshare(CLONE_NEWNET) < 0)
 		return -1;
@@ -693,8 +646,7 @@ make_netns(const struct jail *j)
 	return fd;
 }
 
-static void
-slot_close(struct jail_slot *s)
+static void slot_close(struct jail_slot *s)
 {
 	int *fds[] = {&s->net_fd, &s->user_fd, &s->join_fd[0], &s->join_fd[1], &s->join_fd[2], &s->oom_fd};
 	for (size_t i = 0; i < countof(fds); i++) {
@@ -705,24 +657,21 @@ slot_close(struct jail_slot *s)
 	s->open = false;
 }
 
-static bool
-slot_folder(const struct jail *j, struct jail_slot *s)
+static bool slot_folder(const struct jail *j, struct jail_slot *s)
 {
-	(void)snprintf(s->tmp, sizeof s->tmp, "%s/c%u", j->tmp, s->n);
+	(void)text_printf(s->tmp, sizeof s->tmp, "%s/c%u", j->tmp, s->n);
 	if (mkdir(s->tmp, 0700) < 0 && errno != EEXIST)
 		return false;
 	return j->uid_base == (uid_t)-1 || chown(s->tmp, j->uid_base + s->n, j->uid_base + s->n) == 0;
 }
 
-void
-jail_slot_spent(const struct jail *j, const struct jail_slot *s)
+void jail_slot_spent(const struct jail *j, const struct jail_slot *s)
 {
 	if (j->mode == JAIL_BASIC)
 		clear_path(s->tmp);
 }
 
-bool
-jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e)
+bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e)
 {
 	if (s->open && s->profile == profile)
 		return true;
@@ -733,7 +682,7 @@ jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct ja
 			slot_close(s);
 			return false;
 		}
-		(void)snprintf(s->tmp, sizeof s->tmp, "/tmp");
+		(void)text_printf(s->tmp, sizeof s->tmp, "/tmp");
 		if (j->mode == JAIL_BASIC && !slot_folder(j, s)) {
 			(void)fail(e, "folder of the slot");
 			slot_close(s);
@@ -754,21 +703,17 @@ jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct ja
 	return true;
 }
 
-void
-jail_close(struct jail *j, struct jail_slot *slots, size_t n)
+void jail_close(struct jail *j, struct jail_slot *slots, size_t n)
 {
-	char path[256];
 	for (size_t i = 0; i < n; i++) {
 		if (!slots[i].open)
 			continue;
 		slot_close(&slots[i]);
 		if (j->mode == JAIL_BASIC)
 			(void)rmdir(slots[i].tmp);
-		for (size_t c = 0; c < JAIL_CONTROLLERS; c++) {
-			(void)snprintf(path, sizeof path, "%s/c%zu", j->cgroups[c].dir, i);
-			if (j->cgroups[c].dir[0] && rmdir(path) < 0 && errno != ENOENT)
-				warn("cgroup %s stays behind:", path);
-		}
+		for (size_t c = 0; c < JAIL_CONTROLLERS; c++)
+			if (j->cgroups[c].dir[0] && rmdir(path("%s/c%zu", j->cgroups[c].dir, i)) < 0 && errno != ENOENT)
+				warn("a cgroup stays behind in %s:", j->cgroups[c].dir);
 	}
 	if (j->tmp_lock_fd >= 0)
 		(void)rmdir(j->tmp);
@@ -777,8 +722,7 @@ jail_close(struct jail *j, struct jail_slot *slots, size_t n)
 			(void)rmdir(j->cgroups[c].dir); /* in v2 the second and third are the first */
 }
 
-unsigned long
-jail_clone_flags(const struct jail *j)
+unsigned long jail_clone_flags(const struct jail *j)
 {
 	return j->mode == JAIL_BASIC ? 0 : CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_CGROUP_NS;
 }
@@ -794,14 +738,12 @@ struct site {
 
 enum result { FAILED, DONE, SKIPPED };
 
-static enum result
-ok_if(bool ok)
+static enum result ok_if(bool ok)
 {
 	return ok ? DONE : FAILED;
 }
 
-static enum result
-step_oom_score(const struct site *c)
+static enum result step_oom_score(const struct site *c)
 {
 	(void)c;
 	/* when the whole host is out of memory, a cell goes before anybody else's process; the host's
@@ -809,21 +751,18 @@ step_oom_score(const struct site *c)
 	return ok_if(sys_write_file("/proc/self/oom_score_adj", "500") == 0);
 }
 
-static enum result
-step_netns(const struct site *c)
+static enum result step_netns(const struct site *c)
 {
 	return ok_if(setns(c->s->net_fd, CLONE_NEWNET) == 0);
 }
 
-static enum result
-step_mountns(const struct site *c)
+static enum result step_mountns(const struct site *c)
 {
 	/* into the template, then onto a copy of our own */
 	return ok_if(setns(c->j->template_fd, CLONE_NEWNS) == 0 && unshare(CLONE_NEWNS) == 0);
 }
 
-static enum result
-step_proc(const struct site *c)
+static enum result step_proc(const struct site *c)
 {
 	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY; /* so /proc/sys is, too */
 	struct stat st;
@@ -843,18 +782,16 @@ step_proc(const struct site *c)
 	return DONE;
 }
 
-static enum result
-step_tmp(const struct site *c)
+static enum result step_tmp(const struct site *c)
 {
 	char options[96];
 	unsigned long flags = MS_NOSUID | MS_NODEV | (c->p->noexec ? MS_NOEXEC : 0);
 	/* half of the memory, so that a full /tmp is ENOSPC before it is an end by the memory limit */
-	(void)snprintf(options, sizeof options, "mode=1777,size=%um,nr_inodes=%u", c->p->memory_mb / 2, c->p->memory_mb * 64);
+	(void)text_printf(options, sizeof options, "mode=1777,size=%um,nr_inodes=%u", c->p->memory_mb / 2, c->p->memory_mb * 64);
 	return ok_if(mount("tmpfs", "/tmp", "tmpfs", flags, options) == 0 && chdir("/tmp") == 0);
 }
 
-static enum result
-step_fds(const struct site *c)
+static enum result step_fds(const struct site *c)
 {
 	static const int standard[] = {CELL_CTL, 0, 1, 2};
 	int source[CELL_FDS], target[CELL_FDS], n = 0;
@@ -878,8 +815,7 @@ step_fds(const struct site *c)
 	return ok_if(sys_close_from(CELL_FDS) == 0);
 }
 
-static enum result
-step_session(const struct site *c)
+static enum result step_session(const struct site *c)
 {
 	(void)umask(022);
 	/* without a pid namespace, orphans must come to us to be ended */
@@ -887,17 +823,14 @@ step_session(const struct site *c)
 }
 
 /* Threads of this uid on the host: where a cell has no uid of its own, RLIMIT_NPROC counts them all. */
-static uint64_t
-count_threads(void)
+static uint64_t count_threads(void)
 {
 	DIR *d = opendir("/proc");
 	struct dirent *de;
 	uint64_t n = 0;
 	while (d && (de = readdir(d))) {
-		char path[300];
 		struct stat st;
-		(void)snprintf(path, sizeof path, "/proc/%s/task", de->d_name);
-		if (de->d_name[0] >= '1' && de->d_name[0] <= '9' && stat(path, &st) == 0 && st.st_uid == getuid())
+		if (de->d_name[0] >= '1' && de->d_name[0] <= '9' && stat(path("/proc/%s/task", de->d_name), &st) == 0 && st.st_uid == getuid())
 			n += st.st_nlink - 2;
 	}
 	if (d)
@@ -907,13 +840,12 @@ count_threads(void)
 
 struct limit { int what; uint64_t value; };
 
-static size_t
-limits_of(const struct site *c, struct limit out[10])
+static size_t limits_of(const struct site *c, struct limit out[10])
 {
 	uint64_t memory = (uint64_t)c->p->memory_mb << 20;
 	/* where the cgroup holds memory, programs that reserve far more than they use may do so,
 	 * except in strict */
-	uint64_t space = c->j->cgroup && !c->p->noexec ? 4 * memory + (4ull << 30) : memory;
+	uint64_t space = SYS_SANITIZED ? RLIM_INFINITY : c->j->cgroup && !c->p->noexec ? 4 * memory + (4ull << 30) : memory;
 	uint64_t procs = c->p->processes + 1ull; /* process 1 has the same uid */
 	if (c->j->mode == JAIL_BASIC && c->j->uid_base == (uid_t)-1)
 		procs += count_threads();
@@ -926,8 +858,7 @@ limits_of(const struct site *c, struct limit out[10])
 	return countof(l);
 }
 
-static enum result
-step_limits(const struct site *c)
+static enum result step_limits(const struct site *c)
 {
 	struct limit l[10];
 	size_t n = limits_of(c, l);
@@ -946,44 +877,38 @@ step_limits(const struct site *c)
 /* Becomes uid for good. The bounding set goes first, while there is the right to empty it; then
  * SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP and SECBIT_NO_CAP_AMBIENT_RAISE, each with its lock, so
  * that executing as or becoming uid 0 gives nothing (capabilities(7)). */
-static bool
-drop_to(uid_t uid)
+static bool drop_to(uid_t uid)
 {
 	return sys_cap_bound(0) == 0 && prctl(PR_SET_SECUREBITS, 1 | 2 | 4 | 8 | 64 | 128, 0, 0, 0) == 0 && become(uid);
 }
 
-static enum result
-step_uid(const struct site *c)
+static enum result step_uid(const struct site *c)
 {
 	if (c->s->user_fd >= 0 || c->j->uid_base == (uid_t)-1)
 		return SKIPPED;
 	return ok_if(drop_to(c->j->uid_base + c->s->n));
 }
 
-static enum result
-step_userns(const struct site *c)
+static enum result step_userns(const struct site *c)
 {
 	if (c->s->user_fd < 0)
 		return SKIPPED;
 	return ok_if(setns(c->s->user_fd, CLONE_NEWUSER) == 0 && drop_to(CELL_UID));
 }
 
-static enum result
-step_capabilities(const struct site *c)
+static enum result step_capabilities(const struct site *c)
 {
 	uint64_t left;
 	(void)c;
 	return ok_if(sys_capset(0) == 0 && sys_capget(&left) == 0 && left == 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0);
 }
 
-static enum result
-step_basic_tmp(const struct site *c)
+static enum result step_basic_tmp(const struct site *c)
 {
 	return ok_if(chdir(c->s->tmp) == 0);
 }
 
-static enum result
-step_no_new_privs(const struct site *c)
+static enum result step_no_new_privs(const struct site *c)
 {
 	(void)c;
 	/* and end with the warden, if arena should not notice first */
@@ -992,8 +917,7 @@ step_no_new_privs(const struct site *c)
 
 /* The second fence on files: what the mounts allow, once more, path by path; and in basic, where
  * there are no mounts of our own, the only one. */
-static enum result
-step_landlock(const struct site *c)
+static enum result step_landlock(const struct site *c)
 {
 	int abi = c->j->landlock_abi;
 	uint64_t all = SYS_LL_FS_1 | (abi >= 2 ? SYS_LL_REFER : 0) | (abi >= 3 ? SYS_LL_TRUNCATE : 0) |
@@ -1003,7 +927,6 @@ step_landlock(const struct site *c)
 	uint64_t work = all & ~(uint64_t)(SYS_LL_MAKE_CHAR | SYS_LL_MAKE_BLOCK | (c->p->noexec ? SYS_LL_EXECUTE : 0));
 	struct sys_ll_ruleset r = {all, abi >= 4 ? SYS_LL_NET_TCP : 0, abi >= 6 ? SYS_LL_SCOPE_ALL : 0};
 	bool basic = c->j->mode == JAIL_BASIC, ok;
-	char path[32];
 	struct stat st;
 	int fd;
 
@@ -1014,19 +937,13 @@ step_landlock(const struct site *c)
 	ok = sys_landlock_allow(fd, c->s->tmp, work) == 0 && sys_landlock_allow(fd, "/proc", look) == 0;
 	ok = ok && (basic || (sys_landlock_allow(fd, "/etc", look) == 0 && sys_landlock_allow(fd, "/", SYS_LL_READ_DIR) == 0 &&
 	                      sys_landlock_allow(fd, "/dev", device) == 0));
-	for (size_t i = 0; ok && i < countof(sysdirs); i++) {
-		(void)snprintf(path, sizeof path, "/%s", sysdirs[i]);
-		if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
-			ok = sys_landlock_allow(fd, path, run) == 0;
-	}
-	for (size_t i = 0; ok && basic && i < countof(devices); i++) {
-		(void)snprintf(path, sizeof path, "/dev/%s", devices[i].name);
-		ok = sys_landlock_allow(fd, path, device) == 0;
-	}
-	for (size_t i = 0; ok && basic && i < countof(etc_copies); i++) {
-		(void)snprintf(path, sizeof path, "/%s", etc_copies[i]);
-		ok = sys_landlock_allow(fd, path, SYS_LL_READ_FILE) == 0 || errno == ENOENT;
-	}
+	for (size_t i = 0; ok && i < countof(sysdirs); i++)
+		if (lstat(path("/%s", sysdirs[i]), &st) == 0 && S_ISDIR(st.st_mode))
+			ok = sys_landlock_allow(fd, path("/%s", sysdirs[i]), run) == 0;
+	for (size_t i = 0; ok && basic && i < countof(devices); i++)
+		ok = sys_landlock_allow(fd, path("/dev/%s", devices[i].name), device) == 0;
+	for (size_t i = 0; ok && basic && i < countof(etc_copies); i++)
+		ok = sys_landlock_allow(fd, path("/%s", etc_copies[i]), SYS_LL_READ_FILE) == 0 || errno == ENOENT;
 	if (ok && basic)
 		ok = sys_landlock_allow(fd, "/etc/alternatives", look) == 0 || errno == ENOENT;
 	ok = ok && sys_landlock_enforce(fd) == 0;
@@ -1034,8 +951,7 @@ step_landlock(const struct site *c)
 	return ok_if(ok);
 }
 
-static enum result
-step_seccomp(const struct site *c)
+static enum result step_seccomp(const struct site *c)
 {
 	struct sys_bpf_insn program[BPF_MAX_INSNS];
 	const struct bpf_ask ask = {
@@ -1069,8 +985,8 @@ static const struct step {
 	{"seccomp", NAMESPACED | JAIL_BASIC, LAYER_SECCOMP, step_seccomp},
 };
 
-bool
-jail_enter(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], uint32_t *layers, struct jail_error *e)
+bool jail_enter(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], uint32_t *layers,
+        struct jail_error *e)
 {
 	const struct site site = {j, s, conf_profile(s->profile), fds};
 
@@ -1088,8 +1004,7 @@ jail_enter(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FD
 	return true;
 }
 
-uint32_t
-jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t layers)
+uint32_t jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t layers)
 {
 	static const enum msg_layer of_ns[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS};
 	const struct site site = {j, s, conf_profile(s->profile), NULL};
@@ -1117,8 +1032,7 @@ jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t layers)
 
 /* ---- arena's own ---- */
 
-static bool
-empty_root(struct jail_error *e)
+static bool empty_root(struct jail_error *e)
 {
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("tmpfs", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=555,size=4k,nr_inodes=2") < 0 ||
@@ -1128,8 +1042,7 @@ empty_root(struct jail_error *e)
 	return true;
 }
 
-bool
-jail_surrender(uid_t uid_base, struct jail_error *e)
+bool jail_surrender(uid_t uid_base, struct jail_error *e)
 {
 	static struct sys_bpf_insn program[BPF_MAX_INSNS];
 	const struct bpf_ask ask = {.arch = SYS_ARCH_HERE, .role = BPF_ARENA};

@@ -32,8 +32,7 @@ enum {
 	RELEASE = 65536,  /* touched memory beyond this goes back to the kernel */
 };
 
-bool
-job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, uint32_t layers)
+bool job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, uint32_t layers)
 {
 	*q = (struct jobs){
 		.loop = l, .wall = wall, .wall_slot = -1, .layers = layers, .profile = 0,
@@ -73,8 +72,7 @@ job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, uint32_
 }
 
 /* Touched pages of a large output go back; the address space stays. */
-static void
-release(struct buf *b)
+static void release(struct buf *b)
 {
 	uintptr_t from = ((uintptr_t)b->p + 4095) & ~(uintptr_t)4095, to = ((uintptr_t)b->p + b->n) & ~(uintptr_t)4095;
 	if (b->n > RELEASE && to > from)
@@ -85,8 +83,7 @@ release(struct buf *b)
 
 /* ---- cells ---- */
 
-static void
-cell_close(struct jobs *q, struct cell *c, int k)
+static void cell_close(struct jobs *q, struct cell *c, int k)
 {
 	if (c->fd[k] < 0)
 		return;
@@ -96,8 +93,7 @@ cell_close(struct jobs *q, struct cell *c, int k)
 }
 
 /* Closing its control socket ends a cell; the place is free when the warden says that it is gone. */
-static void
-cell_end(struct jobs *q, struct cell *c)
+static void cell_end(struct jobs *q, struct cell *c)
 {
 	for (int k = 0; k < MSG_FDS; k++)
 		cell_close(q, c, k);
@@ -105,15 +101,13 @@ cell_end(struct jobs *q, struct cell *c)
 }
 
 /* In case process 1 does not notice, or can't: the warden makes sure. */
-static void
-cell_kill(struct jobs *q, struct cell *c)
+static void cell_kill(struct jobs *q, struct cell *c)
 {
 	const struct msg_ask ask = {MSG_KILL, c->id, 0};
 	(void)msg_send(q->wall, &ask, sizeof ask, NULL, 0, NULL, 0, MSG_DONTWAIT); /* the close above did it already */
 }
 
-static bool
-cell_ask(struct jobs *q, struct cell *c)
+static bool cell_ask(struct jobs *q, struct cell *c)
 {
 	const struct msg_ask ask = {MSG_BUILD, c->id + 256, q->profile};
 	if (msg_send(q->wall, &ask, sizeof ask, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0)
@@ -124,8 +118,7 @@ cell_ask(struct jobs *q, struct cell *c)
 	return true;
 }
 
-size_t
-job_ready_cells(const struct jobs *q)
+size_t job_ready_cells(const struct jobs *q)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < q->cells; i++)
@@ -133,8 +126,7 @@ job_ready_cells(const struct jobs *q)
 	return n;
 }
 
-void
-job_refill(struct jobs *q)
+void job_refill(struct jobs *q)
 {
 	size_t have = 0, want = q->warm + q->queued;
 
@@ -152,15 +144,13 @@ job_refill(struct jobs *q)
 
 /* ---- jobs ---- */
 
-struct job *
-job_find(struct jobs *q, uint32_t id)
+struct job *job_find(struct jobs *q, uint32_t id)
 {
 	size_t place = id % JOB_PLACES;
 	return place < q->jobs && q->job[place].id == id && q->job[place].st != JOB_FREE ? &q->job[place] : NULL;
 }
 
-struct job *
-job_new(struct jobs *q, uint32_t conn)
+struct job *job_new(struct jobs *q, uint32_t conn)
 {
 	for (size_t i = 0; i < q->jobs; i++) {
 		struct job *j = &q->job[i];
@@ -181,8 +171,7 @@ job_new(struct jobs *q, uint32_t conn)
 }
 
 /* Leaves the queue or the cell, if it was in one. */
-static void
-leave(struct jobs *q, struct job *j)
+static void leave(struct jobs *q, struct job *j)
 {
 	if (j->st == JOB_QUEUED)
 		q->queued--;
@@ -194,8 +183,7 @@ leave(struct jobs *q, struct job *j)
 	loop_timer_off(q->loop, &j->timer);
 }
 
-static void
-finish(struct jobs *q, struct job *j, enum job_outcome outcome)
+static void finish(struct jobs *q, struct job *j, enum job_outcome outcome)
 {
 	leave(q, j);
 	j->end_us = now_us();
@@ -204,8 +192,7 @@ finish(struct jobs *q, struct job *j, enum job_outcome outcome)
 	q->done++;
 }
 
-void
-job_drop(struct jobs *q, struct job *j)
+void job_drop(struct jobs *q, struct job *j)
 {
 	if (j->cell >= 0) {
 		struct cell *c = &q->cell[j->cell];
@@ -224,8 +211,7 @@ job_drop(struct jobs *q, struct job *j)
 	j->timer.id = j->id;
 }
 
-struct job *
-job_next_done(struct jobs *q)
+struct job *job_next_done(struct jobs *q)
 {
 	for (size_t i = 0; q->done && i < q->jobs; i++)
 		if (q->job[i].st == JOB_DONE) {
@@ -236,8 +222,7 @@ job_next_done(struct jobs *q)
 	return NULL;
 }
 
-static void
-write_stdin(struct jobs *q, struct job *j)
+static void write_stdin(struct jobs *q, struct job *j)
 {
 	struct cell *c = &q->cell[j->cell];
 	while (j->stdin_data.n && c->fd[JOB_FD_IN] >= 0) {
@@ -256,8 +241,7 @@ write_stdin(struct jobs *q, struct job *j)
 }
 
 /* Hands a job to a ready cell. False when that cell was none any more. */
-static bool
-hand_over(struct jobs *q, struct job *j, size_t place)
+static bool hand_over(struct jobs *q, struct job *j, size_t place)
 {
 	struct cell *c = &q->cell[place];
 
@@ -286,8 +270,7 @@ hand_over(struct jobs *q, struct job *j, size_t place)
 	return true;
 }
 
-static bool
-run_in_any(struct jobs *q, struct job *j)
+static bool run_in_any(struct jobs *q, struct job *j)
 {
 	if (q->running >= q->max_running)
 		return false;
@@ -298,8 +281,7 @@ run_in_any(struct jobs *q, struct job *j)
 }
 
 /* Whoever waits longest is next. */
-static void
-serve_queue(struct jobs *q)
+static void serve_queue(struct jobs *q)
 {
 	while (q->queued) {
 		struct job *first = NULL;
@@ -311,8 +293,7 @@ serve_queue(struct jobs *q)
 	}
 }
 
-void
-job_start(struct jobs *q, struct job *j)
+void job_start(struct jobs *q, struct job *j)
 {
 	if (q->lost) {
 		finish(q, j, JOB_NO_CELL);
@@ -325,16 +306,14 @@ job_start(struct jobs *q, struct job *j)
 	}
 }
 
-static void
-fail_queue(struct jobs *q, enum job_outcome outcome)
+static void fail_queue(struct jobs *q, enum job_outcome outcome)
 {
 	for (size_t i = 0; i < q->jobs; i++)
 		if (q->job[i].st == JOB_QUEUED)
 			finish(q, &q->job[i], outcome);
 }
 
-static void
-cell_failed(struct jobs *q, const char *why)
+static void cell_failed(struct jobs *q, const char *why)
 {
 	size_t n = 0;
 	for (; n < sizeof q->why - 1 && why[n]; n++)
@@ -348,16 +327,14 @@ cell_failed(struct jobs *q, const char *why)
 
 /* ---- what comes in ---- */
 
-static void
-wall_lost(struct jobs *q)
+static void wall_lost(struct jobs *q)
 {
 	q->lost = true;
 	loop_del(q->loop, &q->wall_slot);
 	fail_queue(q, JOB_NO_CELL);
 }
 
-static void
-read_wall(struct jobs *q)
+static void read_wall(struct jobs *q)
 {
 	struct msg_tell t;
 	int fds[MSG_FDS];
@@ -399,8 +376,7 @@ read_wall(struct jobs *q)
 	}
 }
 
-static void
-cell_ready(struct jobs *q, struct cell *c, const struct msg_ready *r, long n)
+static void cell_ready(struct jobs *q, struct cell *c, const struct msg_ready *r, long n)
 {
 	char why[112];
 	struct buf b = {why, 0, sizeof why - 1, false};
@@ -420,15 +396,13 @@ cell_ready(struct jobs *q, struct cell *c, const struct msg_ready *r, long n)
 	cell_failed(q, why);
 }
 
-static void
-check_end(struct jobs *q, struct job *j)
+static void check_end(struct jobs *q, struct job *j)
 {
 	if (j->ended == JOB_ENDED)
 		finish(q, j, j->st == JOB_RUN ? (j->has_result ? JOB_RAN : JOB_CELL_DIED) : j->outcome);
 }
 
-static void
-kill_job(struct jobs *q, struct job *j, enum job_outcome outcome)
+static void kill_job(struct jobs *q, struct job *j, enum job_outcome outcome)
 {
 	struct cell *c = &q->cell[j->cell];
 	cell_close(q, c, JOB_FD_CTL);
@@ -441,16 +415,14 @@ kill_job(struct jobs *q, struct job *j, enum job_outcome outcome)
 }
 
 /* What process 1 says is checked as if an enemy had written it. */
-static bool
-result_is_whole(const struct msg_result *r, const char *names, long n)
+static bool result_is_whole(const struct msg_result *r, const char *names, long n)
 {
 	return n >= (long)sizeof *r && r->type == MSG_RESULT && r->files <= MSG_FILES_MAX &&
 	       r->files_bytes == (size_t)n - sizeof *r && msg_check_words(names, r->files_bytes, r->files) &&
 	       (WIFEXITED(r->status) || WIFSIGNALED(r->status));
 }
 
-static void
-cell_result(struct jobs *q, struct cell *c, struct job *j)
+static void cell_result(struct jobs *q, struct cell *c, struct job *j)
 {
 	static struct { struct msg_result r; char names[MSG_FILES_BYTES]; } in;
 	long n = msg_recv(c->fd[JOB_FD_CTL], &in, sizeof in, NULL, 0, MSG_DONTWAIT);
@@ -472,8 +444,7 @@ cell_result(struct jobs *q, struct cell *c, struct job *j)
 	check_end(q, j);
 }
 
-static void
-read_output(struct jobs *q, struct cell *c, struct job *j, int k)
+static void read_output(struct jobs *q, struct cell *c, struct job *j, int k)
 {
 	struct buf *b = k == JOB_FD_OUT ? &j->out : &j->err;
 	uint64_t *total = k == JOB_FD_OUT ? &j->out_bytes : &j->err_bytes;
@@ -494,8 +465,7 @@ read_output(struct jobs *q, struct cell *c, struct job *j, int k)
 	}
 }
 
-void
-job_event(struct jobs *q, uint32_t kind, uint32_t id)
+void job_event(struct jobs *q, uint32_t kind, uint32_t id)
 {
 	struct msg_ready r;
 
@@ -522,8 +492,7 @@ job_event(struct jobs *q, uint32_t kind, uint32_t id)
 	}
 }
 
-void
-job_timer(struct jobs *q, struct timer *t)
+void job_timer(struct jobs *q, struct timer *t)
 {
 	if (t->kind == JOB_RETRY) {
 		q->failing = false;
@@ -548,8 +517,7 @@ job_timer(struct jobs *q, struct timer *t)
 	}
 }
 
-void
-job_drain(struct jobs *q, uint32_t grace_ms)
+void job_drain(struct jobs *q, uint32_t grace_ms)
 {
 	q->draining = true;
 	fail_queue(q, JOB_DRAINED);

@@ -5,23 +5,20 @@
 
 #include <string.h>
 
-static struct json_token
-fail(struct json_reader *r, const char *why)
+static struct json_token fail(struct json_reader *r, const char *why)
 {
 	if (!r->error)
 		r->error = why;
 	return (struct json_token){.kind = JSON_END};
 }
 
-static void
-blanks(struct json_reader *r)
+static void blanks(struct json_reader *r)
 {
 	while (r->at < r->in.n && memchr(" \t\r\n", r->in.p[r->at], 4))
 		r->at++;
 }
 
-static bool
-hex4(const char *p, uint32_t *v)
+static bool hex4(const char *p, uint32_t *v)
 {
 	*v = 0;
 	for (int i = 0; i < 4; i++) {
@@ -37,8 +34,7 @@ hex4(const char *p, uint32_t *v)
 }
 
 /* The escape at p[0] == '\\' with n bytes left: its length and the code point, or 0. */
-static size_t
-escape(const char *p, size_t n, uint32_t *cp)
+static size_t escape(const char *p, size_t n, uint32_t *cp)
 {
 	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
 	const char *at;
@@ -62,8 +58,7 @@ escape(const char *p, size_t n, uint32_t *cp)
 }
 
 /* At an opening quote: the raw text between the quotes. */
-static bool
-string(struct json_reader *r, struct str *out)
+static bool string(struct json_reader *r, struct str *out)
 {
 	size_t start = ++r->at, len, bad;
 	uint32_t cp;
@@ -88,16 +83,14 @@ string(struct json_reader *r, struct str *out)
 	return true;
 }
 
-static size_t
-digits(struct str s, size_t at)
+static size_t digits(struct str s, size_t at)
 {
 	while (at < s.n && s.p[at] >= '0' && s.p[at] <= '9')
 		at++;
 	return at;
 }
 
-static bool
-number(struct json_reader *r, struct str *out)
+static bool number(struct json_reader *r, struct str *out)
 {
 	struct str s = {r->in.p + r->at, r->in.n - r->at};
 	size_t i = s.p[0] == '-', was = i;
@@ -119,8 +112,7 @@ number(struct json_reader *r, struct str *out)
 	return true;
 }
 
-static bool
-word(struct json_reader *r, const char *w)
+static bool word(struct json_reader *r, const char *w)
 {
 	size_t n = strlen(w);
 	if (r->in.n - r->at < n || memcmp(r->in.p + r->at, w, n) != 0)
@@ -129,8 +121,7 @@ word(struct json_reader *r, const char *w)
 	return true;
 }
 
-static struct json_token
-value(struct json_reader *r, struct json_token t)
+static struct json_token value(struct json_reader *r, struct json_token t)
 {
 	if (r->at == r->in.n)
 		return fail(r, "value missing");
@@ -165,8 +156,7 @@ value(struct json_reader *r, struct json_token t)
 	return t;
 }
 
-struct json_token
-json_next(struct json_reader *r)
+struct json_token json_next(struct json_reader *r)
 {
 	struct json_token t = {.kind = JSON_END};
 	bool object = r->depth && (r->objects >> r->depth & 1);
@@ -209,8 +199,7 @@ json_next(struct json_reader *r)
 	return value(r, t);
 }
 
-bool
-json_skip(struct json_reader *r, struct json_token *t)
+bool json_skip(struct json_reader *r, struct json_token *t)
 {
 	int depth = r->depth;
 	if (t->kind != JSON_OBJECT && t->kind != JSON_ARRAY)
@@ -221,8 +210,7 @@ json_skip(struct json_reader *r, struct json_token *t)
 	return !r->error;
 }
 
-const char *
-json_check(struct str in, size_t *at)
+const char *json_check(struct str in, size_t *at)
 {
 	struct json_reader r = {.in = in};
 	while (json_next(&r).kind != JSON_END)
@@ -231,8 +219,7 @@ json_check(struct str in, size_t *at)
 	return r.error;
 }
 
-static size_t
-utf8_write(char *out, uint32_t cp)
+static size_t utf8_write(char *out, uint32_t cp)
 {
 	if (cp < 0x80) {
 		out[0] = (char)cp;
@@ -245,8 +232,7 @@ utf8_write(char *out, uint32_t cp)
 	return n;
 }
 
-struct str
-json_unescape(struct str raw)
+struct str json_unescape(struct str raw)
 {
 	/* an escape is never shorter than what it stands for, so this can be done in place */
 	char *out = (char *)raw.p;
@@ -264,8 +250,7 @@ json_unescape(struct str raw)
 	return (struct str){raw.p, o};
 }
 
-bool
-json_is(struct str s, const char *name)
+bool json_is(struct str s, const char *name)
 {
 	size_t len;
 	for (; s.n; s.p += len, s.n -= len, name++) {
@@ -279,8 +264,7 @@ json_is(struct str s, const char *name)
 	return *name == '\0';
 }
 
-bool
-json_int(struct str s, int64_t *v)
+bool json_int(struct str s, int64_t *v)
 {
 	bool minus = s.n && s.p[0] == '-';
 	uint64_t u;
@@ -293,8 +277,7 @@ json_int(struct str s, int64_t *v)
 }
 
 /* Bytes of s that need no change and may be copied as they are. */
-static size_t
-plain(struct str s)
+static size_t plain(struct str s)
 {
 	size_t i = 0;
 	while (i < s.n && (unsigned char)s.p[i] >= 0x20 && (unsigned char)s.p[i] < 0x7f &&
@@ -304,8 +287,7 @@ plain(struct str s)
 }
 
 /* The escaped form of the character at the start of s: its length in out, *used bytes of s. */
-static size_t
-escape_one(struct str s, char out[8], size_t *used, bool *lossy)
+static size_t escape_one(struct str s, char out[8], size_t *used, bool *lossy)
 {
 	static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt", hex[] = "0123456789abcdef";
 	unsigned char c = (unsigned char)s.p[0];
@@ -336,8 +318,7 @@ escape_one(struct str s, char out[8], size_t *used, bool *lossy)
 	return 3;
 }
 
-size_t
-json_escape(struct buf *b, struct str s, bool *lossy)
+size_t json_escape(struct buf *b, struct str s, bool *lossy)
 {
 	size_t at = 0, used;
 	char one[8];
@@ -363,8 +344,7 @@ json_escape(struct buf *b, struct str s, bool *lossy)
 	return at;
 }
 
-size_t
-json_escaped_len(struct str s, bool *lossy)
+size_t json_escaped_len(struct str s, bool *lossy)
 {
 	size_t len = 0, used;
 	char one[8];
@@ -385,8 +365,7 @@ json_escaped_len(struct str s, bool *lossy)
 }
 
 /* Before a value or a bracket: the comma, and whether a value may stand here at all. */
-static void
-begin(struct json_writer *w, bool is_key)
+static void begin(struct json_writer *w, bool is_key)
 {
 	bool object = w->depth && (w->objects >> w->depth & 1);
 	if (object ? is_key == w->key : is_key || (w->depth == 0 && w->comma))
@@ -397,8 +376,7 @@ begin(struct json_writer *w, bool is_key)
 	w->comma = !is_key;
 }
 
-void
-json_open(struct json_writer *w, bool object)
+void json_open(struct json_writer *w, bool object)
 {
 	begin(w, false);
 	if (++w->depth > JSON_DEPTH)
@@ -409,8 +387,7 @@ json_open(struct json_writer *w, bool object)
 	buf_str(w->b, object ? "{" : "[");
 }
 
-void
-json_close(struct json_writer *w)
+void json_close(struct json_writer *w)
 {
 	if (w->depth == 0 || w->key) {
 		w->b->full = true;
@@ -421,8 +398,7 @@ json_close(struct json_writer *w)
 	w->comma = true;
 }
 
-static bool
-quoted(struct json_writer *w, struct str s)
+static bool quoted(struct json_writer *w, struct str s)
 {
 	bool lossy = false;
 	buf_put(w->b, "\"", 1);
@@ -432,23 +408,20 @@ quoted(struct json_writer *w, struct str s)
 	return !lossy;
 }
 
-void
-json_key(struct json_writer *w, const char *key)
+void json_key(struct json_writer *w, const char *key)
 {
 	begin(w, true);
 	quoted(w, str_of(key));
 	buf_put(w->b, ":", 1);
 }
 
-bool
-json_string(struct json_writer *w, struct str s)
+bool json_string(struct json_writer *w, struct str s)
 {
 	begin(w, false);
 	return quoted(w, s);
 }
 
-void
-json_number(struct json_writer *w, int64_t v)
+void json_number(struct json_writer *w, int64_t v)
 {
 	begin(w, false);
 	if (v < 0)
@@ -456,42 +429,36 @@ json_number(struct json_writer *w, int64_t v)
 	buf_uint(w->b, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
 }
 
-void
-json_truth(struct json_writer *w, bool v)
+void json_truth(struct json_writer *w, bool v)
 {
 	begin(w, false);
 	buf_str(w->b, v ? "true" : "false");
 }
 
-void
-json_null(struct json_writer *w)
+void json_null(struct json_writer *w)
 {
 	begin(w, false);
 	buf_str(w->b, "null");
 }
 
-void
-json_elsewhere(struct json_writer *w)
+void json_elsewhere(struct json_writer *w)
 {
 	begin(w, false);
 }
 
-void
-json_put_string(struct json_writer *w, const char *key, struct str s)
+void json_put_string(struct json_writer *w, const char *key, struct str s)
 {
 	json_key(w, key);
 	(void)json_string(w, s); /* what was not UTF-8 shows as U+FFFD */
 }
 
-void
-json_put_number(struct json_writer *w, const char *key, int64_t v)
+void json_put_number(struct json_writer *w, const char *key, int64_t v)
 {
 	json_key(w, key);
 	json_number(w, v);
 }
 
-void
-json_put_truth(struct json_writer *w, const char *key, bool v)
+void json_put_truth(struct json_writer *w, const char *key, bool v)
 {
 	json_key(w, key);
 	json_truth(w, v);

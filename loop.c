@@ -6,8 +6,7 @@
 
 #include "util.h"
 
-bool
-loop_init(struct loop *l, size_t fds, size_t timers)
+bool loop_init(struct loop *l, size_t fds, size_t timers)
 {
 	*l = (struct loop){.cap = fds, .timers_cap = timers, .now = now_ms()};
 	l->fds = calloc(fds, sizeof *l->fds);
@@ -16,8 +15,7 @@ loop_init(struct loop *l, size_t fds, size_t timers)
 	return l->fds && l->slots && l->heap;
 }
 
-void
-loop_add(struct loop *l, int fd, short events, uint32_t kind, uint32_t id, int *slot)
+void loop_add(struct loop *l, int fd, short events, uint32_t kind, uint32_t id, int *slot)
 {
 	if (l->n == l->cap)
 		die("more fds to watch than were counted at start");
@@ -26,14 +24,12 @@ loop_add(struct loop *l, int fd, short events, uint32_t kind, uint32_t id, int *
 	*slot = (int)l->n++;
 }
 
-void
-loop_mod(struct loop *l, int slot, short events)
+void loop_mod(struct loop *l, int slot, short events)
 {
 	l->fds[slot].events = events;
 }
 
-void
-loop_del(struct loop *l, int *slot)
+void loop_del(struct loop *l, int *slot)
 {
 	size_t i = (size_t)*slot, last = l->n - 1;
 	if (*slot < 0)
@@ -47,8 +43,7 @@ loop_del(struct loop *l, int *slot)
 	l->n = last;
 }
 
-int
-loop_wait(struct loop *l)
+int loop_wait(struct loop *l)
 {
 	int wait = -1;
 	if (l->timers) {
@@ -61,16 +56,14 @@ loop_wait(struct loop *l)
 	return n;
 }
 
-static void
-place(struct loop *l, size_t i, struct timer *t)
+static void place(struct loop *l, size_t i, struct timer *t)
 {
 	l->heap[i] = t;
 	t->place = (int)i;
 }
 
 /* Moves t from place i to where it belongs. */
-static void
-sift(struct loop *l, size_t i, struct timer *t)
+static void sift(struct loop *l, size_t i, struct timer *t)
 {
 	while (i && l->heap[(i - 1) / 2]->at > t->at) {
 		place(l, i, l->heap[(i - 1) / 2]);
@@ -86,8 +79,7 @@ sift(struct loop *l, size_t i, struct timer *t)
 	place(l, i, t);
 }
 
-void
-loop_timer(struct loop *l, struct timer *t, uint64_t delay_ms)
+void loop_timer(struct loop *l, struct timer *t, uint64_t delay_ms)
 {
 	if (t->place < 0 && l->timers == l->timers_cap)
 		die("more timers than were counted at start");
@@ -96,8 +88,7 @@ loop_timer(struct loop *l, struct timer *t, uint64_t delay_ms)
 	sift(l, i, t);
 }
 
-void
-loop_timer_off(struct loop *l, struct timer *t)
+void loop_timer_off(struct loop *l, struct timer *t)
 {
 	if (t->place < 0)
 		return;
@@ -108,8 +99,7 @@ loop_timer_off(struct loop *l, struct timer *t)
 		sift(l, i, last);
 }
 
-struct timer *
-loop_due(struct loop *l)
+struct timer *loop_due(struct loop *l)
 {
 	struct timer *t = l->timers ? l->heap[0] : NULL;
 	if (!t || t->at > l->now)

@@ -7,8 +7,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-const char *
-msg_layer_name(enum msg_layer l)
+const char *msg_layer_name(enum msg_layer l)
 {
 	static const char *const names[LAYERS] = {
 		"netns", "mountns", "pidns", "rlimits", "no_new_privs", "seccomp", "cgroup", "landlock", "userns",
@@ -16,14 +15,13 @@ msg_layer_name(enum msg_layer l)
 	return names[l];
 }
 
-int
-msg_pair(int ends[2])
+int msg_pair(int ends[2])
 {
 	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
 }
 
-int
-msg_send(int fd, const void *head, size_t head_n, const void *tail, size_t tail_n, const int *fds, size_t nfds, int flags)
+int msg_send(int fd, const void *head, size_t head_n, const void *tail, size_t tail_n, const int *fds, size_t nfds,
+        int flags)
 {
 	union { struct cmsghdr align; char room[CMSG_SPACE(sizeof(int) * MSG_FDS)]; } ctl;
 	struct iovec iov[2] = {{(void *)head, head_n}, {(void *)tail, tail_n}};
@@ -45,8 +43,7 @@ msg_send(int fd, const void *head, size_t head_n, const void *tail, size_t tail_
 	return n < 0 ? -1 : 0; /* SOCK_SEQPACKET: all or nothing */
 }
 
-long
-msg_recv(int fd, void *p, size_t cap, int *fds, size_t nfds, int flags)
+long msg_recv(int fd, void *p, size_t cap, int *fds, size_t nfds, int flags)
 {
 	union { struct cmsghdr align; char room[CMSG_SPACE(sizeof(int) * MSG_FDS)]; } ctl;
 	struct iovec iov = {p, cap};
@@ -79,8 +76,7 @@ msg_recv(int fd, void *p, size_t cap, int *fds, size_t nfds, int flags)
 	return n;
 }
 
-bool
-msg_check_words(const char *text, size_t n, size_t count)
+bool msg_check_words(const char *text, size_t n, size_t count)
 {
 	for (; count; count--) {
 		const char *end = n ? memchr(text, '\0', n) : NULL;

@@ -16,21 +16,18 @@ enum {
 	NR_LANDLOCK_ADD = 445, NR_LANDLOCK_RESTRICT = 446,
 };
 
-pid_t
-sys_clone(unsigned long flags)
+pid_t sys_clone(unsigned long flags)
 {
 	/* x86_64 and aarch64 order the last arguments differently; all of them are zero here */
 	return (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
 }
 
-int
-sys_pivot_root(const char *new_root, const char *put_old)
+int sys_pivot_root(const char *new_root, const char *put_old)
 {
 	return (int)syscall(SYS_pivot_root, new_root, put_old);
 }
 
-int
-sys_close_from(int first)
+int sys_close_from(int first)
 {
 	struct rlimit rl;
 	if (syscall(NR_CLOSE_RANGE, (unsigned)first, ~0u, 0) == 0)
@@ -42,15 +39,13 @@ sys_close_from(int first)
 	return 0;
 }
 
-int
-sys_mount_restrict(const char *path, uint64_t attr_set)
+int sys_mount_restrict(const char *path, uint64_t attr_set)
 {
 	struct { uint64_t set, clr, propagation, userns_fd; } attr = {attr_set, 0, 0, 0};
 	return (int)syscall(NR_MOUNT_SETATTR, AT_FDCWD, path, 0x8000 /* AT_RECURSIVE */, &attr, sizeof attr);
 }
 
-int
-sys_seccomp(const struct sys_bpf_insn *insn, size_t n)
+int sys_seccomp(const struct sys_bpf_insn *insn, size_t n)
 {
 	struct sys_bpf_prog prog = {(uint16_t)n, insn};
 	return prctl(PR_SET_SECCOMP, SYS_SECCOMP_MODE_FILTER, &prog, 0, 0);
@@ -60,16 +55,14 @@ struct cap_header { uint32_t version; int32_t pid; };
 struct cap_data { uint32_t effective, permitted, inheritable; };
 enum { CAP_VERSION_3 = 0x20080522 };
 
-int
-sys_capset(uint64_t caps)
+int sys_capset(uint64_t caps)
 {
 	struct cap_header h = {CAP_VERSION_3, 0};
 	struct cap_data d[2] = {{(uint32_t)caps, (uint32_t)caps, 0}, {(uint32_t)(caps >> 32), (uint32_t)(caps >> 32), 0}};
 	return (int)syscall(SYS_capset, &h, d);
 }
 
-int
-sys_capget(uint64_t *caps)
+int sys_capget(uint64_t *caps)
 {
 	struct cap_header h = {CAP_VERSION_3, 0};
 	struct cap_data d[2];
@@ -80,8 +73,7 @@ sys_capget(uint64_t *caps)
 	return 0;
 }
 
-int
-sys_cap_bound(uint64_t keep)
+int sys_cap_bound(uint64_t keep)
 {
 	for (unsigned long cap = 0; cap <= SYS_CAP_MAX; cap++) {
 		if (keep >> cap & 1)
@@ -99,23 +91,20 @@ sys_cap_bound(uint64_t keep)
 	return 0;
 }
 
-int
-sys_landlock_abi(void)
+int sys_landlock_abi(void)
 {
 	long abi = syscall(NR_LANDLOCK_CREATE, NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
 	return abi < 0 ? 0 : (int)abi;
 }
 
-int
-sys_landlock_create(const struct sys_ll_ruleset *r, int abi)
+int sys_landlock_create(const struct sys_ll_ruleset *r, int abi)
 {
 	/* an older kernel refuses a struct longer than its own if the rest is not zero */
 	size_t size = abi < 4 ? 8 : abi < 6 ? 16 : sizeof *r;
 	return (int)syscall(NR_LANDLOCK_CREATE, r, size, 0);
 }
 
-int
-sys_landlock_allow(int ruleset_fd, const char *path, uint64_t rights)
+int sys_landlock_allow(int ruleset_fd, const char *path, uint64_t rights)
 {
 	struct { uint64_t rights; int32_t fd; } __attribute__((packed)) rule = {rights, -1};
 	int rc, saved;
@@ -129,14 +118,12 @@ sys_landlock_allow(int ruleset_fd, const char *path, uint64_t rights)
 	return rc;
 }
 
-int
-sys_landlock_enforce(int ruleset_fd)
+int sys_landlock_enforce(int ruleset_fd)
 {
 	return (int)syscall(NR_LANDLOCK_RESTRICT, ruleset_fd, 0);
 }
 
-int
-sys_write_file(const char *path, const char *text)
+int sys_write_file(const char *path, const char *text)
 {
 	size_t n = strlen(text);
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -150,8 +137,7 @@ sys_write_file(const char *path, const char *text)
 	return done == (ssize_t)n ? 0 : -1;
 }
 
-ssize_t
-sys_read_file(const char *path, char *out, size_t cap)
+ssize_t sys_read_file(const char *path, char *out, size_t cap)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	size_t n = 0;

@@ -1,6 +1,7 @@
 /* L0: slices, bounded buffers, numbers, base64, UTF-8, clock, messages to people. */
 #ifndef UTIL_H
 #define UTIL_H
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +21,10 @@ bool str_ieq(struct str a, const char *b);
 /* Cuts the next element of a comma list off *list, blanks trimmed (RFC 9110 section 5.6.1);
  * false at the end. */
 bool str_next(struct str *list, struct str *item);
+/* Cuts off what stands before the next separator, which goes too; false at the end. */
+bool str_cut(struct str *rest, char separator, struct str *item);
+/* Cuts off the next run of characters that are no blanks and no newlines; false at the end. */
+bool str_word(struct str *rest, struct str *word);
 /* Decimal digits only, no sign, at most max; anything else is false and leaves *v alone. */
 bool str_uint(struct str s, uint64_t max, uint64_t *v);
 /* True when both have the same bytes; the time depends on b's length alone. */
@@ -29,8 +34,13 @@ bool str_same_ct(struct str a, struct str b);
 void buf_put(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_uint(struct buf *b, uint64_t v);
-/* printf into what is left; for formats of our own only, never for text from outside. */
+/* The part of printf that we use: %s %.*s %d %u, with l, ll or z, and %02u. For formats of our own
+ * only, never for text from outside. Pieces that fit whole are written, then full is set. */
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The same into a C string, cut at the first piece that does not fit: then false. */
+bool text_printf(char *out, size_t cap, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+bool text_vprintf(char *out, size_t cap, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));
 
 /* Strict base64 (RFC 4648 section 4, padding required): bytes written to out, or -1.
  * out holds at least in.n / 4 * 3 bytes and may be the input's own memory. */

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -30,27 +29,24 @@ static struct warden {
 
 static _Noreturn void end(void);
 
-static void
-tell(enum msg_type type, uint32_t id, const char *why, const int *fds)
+static void tell(enum msg_type type, uint32_t id, const char *why, const int *fds)
 {
 	struct msg_tell t = {.type = type, .cell = id};
-	(void)snprintf(t.why, sizeof t.why, "%s", why);
+	(void)text_printf(t.why, sizeof t.why, "%s", why);
 	if (msg_send(w.wall, &t, sizeof t, NULL, 0, fds, fds ? MSG_FDS : 0, 0) < 0)
 		end(); /* arena is gone */
 }
 
-static void
-tell_failed(uint32_t id, const struct jail_error *e)
+static void tell_failed(uint32_t id, const struct jail_error *e)
 {
 	char why[112];
-	(void)snprintf(why, sizeof why, "%s: %s", e->step, strerror(e->error));
+	(void)text_printf(why, sizeof why, "%s: %s", e->step, strerror(e->error));
 	tell(MSG_FAILED, id, why, NULL);
 }
 
 /* Control socket pair and three pipes; mine are arena's ends, theirs the cell's. On failure all
  * are closed. */
-static bool
-open_ends(int mine[MSG_FDS], int theirs[MSG_FDS])
+static bool open_ends(int mine[MSG_FDS], int theirs[MSG_FDS])
 {
 	int room = 2 * (MSG_TEXT_MAX + 4096), pair[2];
 	size_t n = 0;
@@ -78,8 +74,7 @@ open_ends(int mine[MSG_FDS], int theirs[MSG_FDS])
 	return false;
 }
 
-static void
-build(uint32_t id, uint32_t profile, bool probe)
+static void build(uint32_t id, uint32_t profile, bool probe)
 {
 	uint32_t n = id & 0xff;
 	int mine[MSG_FDS], theirs[MSG_FDS];
@@ -107,16 +102,14 @@ build(uint32_t id, uint32_t profile, bool probe)
 		(void)close(mine[i]), (void)close(theirs[i]);
 }
 
-static void
-ask_build(const struct msg_ask *a)
+static void ask_build(const struct msg_ask *a)
 {
 	if (!conf_profile(a->profile) || w.cells[a->cell & 0xff].pid != 0)
 		die("warden: arena asked for a cell that can't be; ending");
 	build(a->cell, a->profile, false);
 }
 
-static void
-ask_kill(const struct msg_ask *a)
+static void ask_kill(const struct msg_ask *a)
 {
 	uint32_t n = a->cell & 0xff;
 	/* the pid is ours until we reap it; an id of an earlier generation finds nothing */
@@ -129,8 +122,7 @@ static const struct { uint32_t type; void (*run)(const struct msg_ask *a); } req
 	{MSG_KILL, ask_kill},
 };
 
-static void
-reap(bool wait_for_all)
+static void reap(bool wait_for_all)
 {
 	pid_t pid;
 	while ((pid = waitpid(-1, NULL, wait_for_all ? 0 : WNOHANG)) > 0)
@@ -145,8 +137,7 @@ reap(bool wait_for_all)
 }
 
 /* Arena is gone, or no longer makes sense: nothing of ours outlives it. */
-static _Noreturn void
-end(void)
+static _Noreturn void end(void)
 {
 	for (uint32_t n = 0; n < MSG_CELLS_MAX; n++)
 		if (w.cells[n].pid)
@@ -156,8 +147,7 @@ end(void)
 	_exit(0);
 }
 
-static void
-one_request(void)
+static void one_request(void)
 {
 	struct msg_ask a;
 	long n = msg_recv(w.wall, &a, sizeof a, NULL, 0, 0);
@@ -174,8 +164,7 @@ one_request(void)
 
 /* The first cell is a probe: it is built like any other, asks the kernel what it is in, and its
  * answer is what health will say. It runs nothing. */
-static bool
-probe(struct msg_hello *h, struct jail_error *e)
+static bool probe(struct msg_hello *h, struct jail_error *e)
 {
 	static char step[sizeof ((struct msg_ready *)0)->step];
 	int mine[MSG_FDS], theirs[MSG_FDS];
@@ -215,8 +204,7 @@ probe(struct msg_hello *h, struct jail_error *e)
 	return true;
 }
 
-static void
-confine(struct jail_error *e)
+static void confine(struct jail_error *e)
 {
 	static struct sys_bpf_insn program[BPF_MAX_INSNS];
 	const struct bpf_ask ask = {.arch = SYS_ARCH_HERE, .role = BPF_WARDEN};
@@ -229,8 +217,7 @@ confine(struct jail_error *e)
 	}
 }
 
-static _Noreturn void
-serve(enum jail_mode mode, uint16_t port)
+static _Noreturn void serve(enum jail_mode mode, uint16_t port)
 {
 	struct msg_hello hello = {.type = MSG_HELLO};
 	struct jail_error e = {"", 0};
@@ -251,7 +238,7 @@ serve(enum jail_mode mode, uint16_t port)
 	memcpy(hello.why, w.jail.why, sizeof hello.why);
 	if (!ok) {
 		hello.layers = 0;
-		(void)snprintf(hello.why[0], sizeof hello.why[0], "%s: %s", e.step, strerror(e.error));
+		(void)text_printf(hello.why[0], sizeof hello.why[0], "%s: %s", e.step, strerror(e.error));
 	}
 	(void)sigemptyset(&all);
 	(void)sigaddset(&all, SIGCHLD);
@@ -273,8 +260,7 @@ serve(enum jail_mode mode, uint16_t port)
 	}
 }
 
-int
-warden_start(enum jail_mode mode, uint16_t port, pid_t *pid)
+int warden_start(enum jail_mode mode, uint16_t port, pid_t *pid)
 {
 	int ends[2];
 

@@ -38,11 +38,13 @@ def until(fn, seconds=10, what='condition'):
 
 
 class Host:
-    """As whom servers run: 'root', or 'user' for an unprivileged account."""
+    """As whom servers run: 'root', 'user' for an unprivileged account, or 'sanitized': root, with the
+    build that checks every address and every integer."""
 
     def __init__(self, name, work):
         self.name, self.work = name, work
-        self.root = name == 'root'
+        self.root = name != 'user'
+        self.sanitized = name == 'sanitized'
         self.account = pwd.getpwnam('nobody') if os.geteuid() == 0 and not self.root else None
         self.ids = dict(user=self.account.pw_uid, group=self.account.pw_gid, extra_groups=[]) if self.account else {}
 
@@ -70,6 +72,11 @@ class Host:
 class Server:
     def __init__(self, host, flags=(), binary='omniarena', env=None, auth=BASIC, wrap=(), ready=True, port=0):
         self.auth, self.log_lines = auth, []
+        if host.sanitized:
+            if binary != 'omniarena' or wrap:
+                raise Skip('a build of its own')
+            # leaks: everything is taken once and kept to the end
+            binary, env = 'omniarena-sanitized', {'ASAN_OPTIONS': 'detect_leaks=0', **(env or {})}
         self.proc = subprocess.Popen(
             [*wrap, os.path.join(host.work, binary), '--port', str(port), *flags], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd='/', env={'PATH': os.environ['PATH'], **(env or {})}, **host.ids)
@@ -106,6 +113,7 @@ class Server:
                 self.proc.kill()
                 self.proc.wait()
         self.reader.join(5)
+        check('Sanitizer' not in self.log() and 'runtime error' not in self.log(), self.log())
         return self.proc.returncode
 
     def wait(self, seconds=15):
@@ -250,7 +258,7 @@ def mounts():
 
 # ---- the runner ----
 
-def main(modules):
+def main():
     args = sys.argv[1:]
     passed = failed = skipped = 0
     work = tempfile.mkdtemp(prefix='omniarena-test-')
@@ -259,7 +267,11 @@ def main(modules):
         if name == 'omniarena' or name.startswith('omniarena-'):
             shutil.copy(os.path.join(TOP, name), work)
             os.chmod(os.path.join(work, name), 0o755)
-    names = ['root', 'user'] if os.geteuid() == 0 else ['user']
+    names = ['root', 'user', 'sanitized'] if os.geteuid() == 0 else ['user']
+    if not os.path.exists(os.path.join(work, 'omniarena-sanitized')) and 'sanitized' in names:
+        print('SKIP  everything with the sanitizers: this compiler has none')
+        names.remove('sanitized')
+        skipped += 1
     if os.geteuid() != 0:
         print('SKIP  everything as root: not started as root')
         skipped += 1

@@ -1,0 +1,5 @@
+"""Whole-program tests: the real binary, the real kernel. test/whole.py [PATTERN...]"""
+import sys
+import arena, test_exec, test_http, test_jail, test_life
+
+sys.exit(arena.main())
