@@ -38,10 +38,11 @@ build/%.o: %.c build/flags
 	$(CC) $(ALL) -MMD -MP -c -o $@ $<
 
 # rebuilt when the compiler or a flag changes
-build/flags: FORCE
-	@mkdir -p build
+build/flags: FORCE | build/test
 	$(file >build/flags.new,$(CC) $(ALL) $(LINK))
 	@cmp -s build/flags.new $@ || cp build/flags.new $@
+build/test:
+	mkdir -p $@
 FORCE:
 .PHONY: FORCE
 -include $(SRC:%.c=build/%.d)
@@ -62,10 +63,8 @@ test:
 
 test-programs: $(UNITS) $(HOOKS) $(if $(CAN_SANITIZE),omniarena-sanitized $(UNITS:%=%-sanitized))
 build/test/%: test/%.c test/unit.h $(SRC) build/flags
-	@mkdir -p build/test
 	$(CC) $(ALL) -I. -o $@ $< $(UNIT_SRC) $(LINK)
 build/test/%-sanitized: test/%.c test/unit.h $(SRC) build/flags
-	@mkdir -p build/test
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) -I. $(SANITIZE) -o $@ $< $(UNIT_SRC)
 UNIT_SRC := util.c sys.c http.c json.c bpf.c
 omniarena-hook%: $(SRC:%.c=build/%.o) arena.c test/hook.c
