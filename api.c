@@ -60,7 +60,7 @@ bool api_init(struct api *a, const struct conf *conf, struct loop *l, struct job
 {
 	*a = (struct api){.conf = conf, .loop = l, .jobs = q, .hello = hello, .started_ms = now_ms(),
 	                  .conns = conf->max_connections, .bigs = conf->max_running};
-	size_t each = HTTP_HEAD_MAX + API_OUT + API_TEXT;
+	size_t each = API_IN + API_OUT + API_TEXT;
 	size_t all = a->conns * each + a->bigs * HTTP_BODY_MAX;
 	/* reserved once, touched only as far as bytes really come */
 	char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -71,8 +71,8 @@ bool api_init(struct api *a, const struct conf *conf, struct loop *l, struct job
 	for (size_t i = 0; i < a->conns; i++, p += each)
 		a->conn[i] = (struct conn){
 			.id = (uint32_t)i, .fd = -1, .slot = -1, .big = -1, .in = p,
-			.out = {p + HTTP_HEAD_MAX, 0, API_OUT, false},
-			.text = {p + HTTP_HEAD_MAX + API_OUT, 0, API_TEXT, false},
+			.out = {p + API_IN, 0, API_OUT, false},
+			.text = {p + API_IN + API_OUT, 0, API_TEXT, false},
 			.timer = {.kind = API_CONN_TIMER, .id = (uint32_t)i, .place = -1},
 		};
 	a->big = p;
@@ -475,7 +475,7 @@ static void head_done(struct api *a, struct conn *c)
 	c->used = c->req.head_len;
 	if (!admit(a, c))
 		return;
-	if (!c->req.chunked && c->req.head_len + c->req.length <= HTTP_HEAD_MAX) {
+	if (!c->req.chunked && c->req.head_len + c->req.length <= API_IN) {
 		c->body = (struct buf){c->in + c->req.head_len, 0, c->req.length, false};
 	} else if (!big_take(a, c)) {
 		refuse(a, c, E_NO_PLACE, "too many large requests at once");
@@ -545,10 +545,10 @@ static void read_more(struct api *a, struct conn *c)
 	bool direct = c->st == CONN_BODY && c->big >= 0 && !c->req.chunked;
 	bool idle = c->st == CONN_HEAD && c->in_n == 0;
 	char *to = direct ? c->body.p + c->body.n : c->in + c->in_n;
-	size_t room = direct ? c->req.length - c->body.n : HTTP_HEAD_MAX - c->in_n;
+	size_t room = direct ? c->req.length - c->body.n : API_IN - c->in_n;
 
 	if (c->st == CONN_LINGER)
-		to = c->in, room = HTTP_HEAD_MAX;
+		to = c->in, room = API_IN;
 	ssize_t n = read(c->fd, to, room);
 	if (n < 0 && errno == EAGAIN)
 		return;

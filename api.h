@@ -24,7 +24,10 @@ enum conn_state {
 
 /* A reply's body in pieces, escaped as it is sent. */
 struct piece { enum { PIECE_PLAIN, PIECE_JSON, PIECE_BASE64 } kind; struct str raw; };
-enum { API_PIECES = 5, API_OUT = 16384, API_TEXT = 8192 };
+enum {
+	API_PIECES = 5, API_IN = HTTP_HEAD_MAX + 4096, /* the largest head, and room for a body to pass through */
+	API_OUT = 16384, API_TEXT = 8192,
+};
 
 struct conn {
 	uint32_t id, job;
@@ -34,7 +37,7 @@ struct conn {
 	struct http_req req;
 	struct http_chunks chunks;
 	const struct route *route;
-	char *in;             /* HTTP_HEAD_MAX bytes: head, and a body that fits behind it */
+	char *in;             /* API_IN bytes: head, and a body that fits behind it */
 	size_t in_n, used;    /* bytes there; bytes of it that belong to this request */
 	struct buf body;      /* decoded; in in or in a large buffer */
 	struct buf out, text; /* what is being sent; a small reply's body */

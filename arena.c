@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "api.h"
@@ -174,6 +175,7 @@ static void start_warden(void)
 		memcpy(why, a.hello.why[0], sizeof why);
 		warn("no jail by way of %s: %s", ways[i].name, why);
 		(void)close(a.wall);
+		(void)waitpid(a.warden, NULL, 0); /* it is ending */
 	}
 	die("this host allows no jail at all; nothing is run without one");
 }

@@ -138,7 +138,7 @@ static uint64_t oom_kills(void)
 /* Ends everything in the cell and waits for it, so that usage counts all of it. */
 static void end_all(const struct jail *j)
 {
-	char list[4096], *p;
+	pid_t pids[64];
 	if (j->mode != JAIL_BASIC) {
 		(void)kill(-1, SIGKILL); /* ESRCH: nobody is left. Process 1 is spared, kill(2) */
 		while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
@@ -146,16 +146,11 @@ static void end_all(const struct jail *j)
 		return;
 	}
 	/* No namespace: orphans come to us, the subreaper; kill our children until there are none.
-	 * "children" needs CONFIG_PROC_CHILDREN; without it the first child at least is waited for. */
+	 * Where they can't be listed, the first child at least is waited for. */
 	do {
-		if (sys_read_file("/proc/thread-self/children", list, sizeof list) > 0)
-			for (p = list; *p;) {
-				pid_t pid = (pid_t)strtol(p, &p, 10);
-				if (pid > 1)
-					(void)kill(pid, SIGKILL); /* may be gone */
-				while (*p == ' ')
-					p++;
-			}
+		size_t n = sys_children(pids, countof(pids));
+		while (n)
+			(void)kill(pids[--n], SIGKILL); /* may be gone */
 	} while (waitpid(-1, NULL, 0) > 0 || errno == EINTR);
 }
 

@@ -163,7 +163,7 @@ void conf_load(struct conf *c, int argc, char **argv)
 
 bool conf_is_loopback(const char *address)
 {
-	return strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0;
+	return strcmp(address, "localhost") == 0 || strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0;
 }
 
 bool conf_default_credentials(const struct conf *c)

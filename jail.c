@@ -596,6 +596,8 @@ bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_e
 	}
 	if (geteuid() == 0 && setgroups(0, NULL) < 0 && mode == JAIL_ROOT)
 		return fail(e, "no supplementary groups");
+	/* since 5.14 RLIMIT_NPROC counts within a user namespace, before over the whole host */
+	j->shared_count = mode == JAIL_USER ? !sys_kernel_since(5, 14) : j->uid_base == (uid_t)-1;
 	j->landlock_abi = sys_landlock_abi();
 	if (j->landlock_abi == 0)
 		missing(j, LAYER_LANDLOCK, "this kernel has no Landlock", 0);
@@ -847,8 +849,8 @@ static size_t limits_of(const struct site *c, struct limit out[10])
 	 * except in strict */
 	uint64_t space = SYS_SANITIZED ? RLIM_INFINITY : c->j->cgroup && !c->p->noexec ? 4 * memory + (4ull << 30) : memory;
 	uint64_t procs = c->p->processes + 1ull; /* process 1 has the same uid */
-	if (c->j->mode == JAIL_BASIC && c->j->uid_base == (uid_t)-1)
-		procs += count_threads();
+	if (c->j->shared_count) /* what else the user runs counts too, and changes: leave it room */
+		procs += count_threads() + 32;
 	const struct limit l[] = {
 		{RLIMIT_CPU, c->p->cpu_sec}, {RLIMIT_AS, space}, {RLIMIT_NPROC, procs},
 		{RLIMIT_FSIZE, (uint64_t)c->p->file_mb << 20}, {RLIMIT_NOFILE, c->p->open_files}, {RLIMIT_CORE, 0},
@@ -1018,7 +1020,7 @@ uint32_t jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t 
 	}
 	for (size_t i = 0; i < n; i++) {
 		struct rlimit rl;
-		if (l[i].what == RLIMIT_NPROC && j->mode == JAIL_BASIC)
+		if (l[i].what == RLIMIT_NPROC && j->shared_count)
 			continue; /* moves with what else the user runs */
 		if (getrlimit(l[i].what, &rl) < 0 || rl.rlim_max > l[i].value)
 			layers &= ~(1u << LAYER_RLIMITS);

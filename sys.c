@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 /* calls from 424 on have one number on every CPU */
@@ -15,6 +17,16 @@ enum {
 	NR_CLOSE_RANGE = 436, NR_MOUNT_SETATTR = 442, NR_LANDLOCK_CREATE = 444,
 	NR_LANDLOCK_ADD = 445, NR_LANDLOCK_RESTRICT = 446,
 };
+
+bool sys_kernel_since(unsigned major, unsigned minor)
+{
+	struct utsname u;
+	char *end;
+	if (uname(&u) < 0)
+		return false;
+	unsigned long v = strtoul(u.release, &end, 10);
+	return v > major || (v == major && *end == '.' && strtoul(end + 1, NULL, 10) >= minor);
+}
 
 pid_t sys_clone(unsigned long flags)
 {
@@ -156,4 +168,15 @@ ssize_t sys_read_file(const char *path, char *out, size_t cap)
 	(void)close(fd); /* read only: nothing can be lost */
 	out[n] = '\0';
 	return (ssize_t)n;
+}
+
+size_t sys_children(pid_t *out, size_t max)
+{
+	char list[4096], *p = list, *end;
+	size_t n = 0;
+	if (sys_read_file("/proc/thread-self/children", list, sizeof list) < 0)
+		return 0;
+	for (long pid; n < max && (pid = strtol(p, &end, 10)) > 0 && *end == ' '; p = end) /* one cut off has no blank */
+		out[n++] = (pid_t)pid;
+	return n;
 }

@@ -56,6 +56,11 @@ struct sys_ll_ruleset { uint64_t fs, net, scoped; };
 #define SYS_MOUNT_ATTR_NOSUID 2u
 #define SYS_MOUNT_ATTR_NODEV  4u
 
+/* True when the running kernel is this one or later: uname(2). */
+bool sys_kernel_since(unsigned major, unsigned minor);
+/* Pids of the calling thread's children, at most max: /proc/thread-self/children, proc(5). 0 where
+ * the kernel lacks that file (CONFIG_PROC_CHILDREN). */
+size_t sys_children(pid_t *out, size_t max);
 /* Raw clone(2) without a new stack: 0 in the child, its pid in the parent. libc's cached
  * thread id is stale in the child, which therefore uses none of libc's thread functions. */
 pid_t sys_clone(unsigned long flags);

@@ -122,6 +122,23 @@ static const struct { uint32_t type; void (*run)(const struct msg_ask *a); } req
 	{MSG_KILL, ask_kill},
 };
 
+/* In basic a command can kill its process 1, which has the same uid and no namespace between: what
+ * it leaves comes to us, the next subreaper. */
+static void end_strays(void)
+{
+	pid_t pids[64];
+	for (bool found = true; found;) {
+		found = false;
+		for (size_t i = sys_children(pids, countof(pids)); i-- > 0;) {
+			uint32_t n = 0;
+			while (n < MSG_CELLS_MAX && w.cells[n].pid != pids[i])
+				n++;
+			if (n == MSG_CELLS_MAX && kill(pids[i], SIGKILL) == 0)
+				found = waitpid(pids[i], NULL, 0) == pids[i] || found;
+		}
+	}
+}
+
 static void reap(bool wait_for_all)
 {
 	pid_t pid;
@@ -130,6 +147,8 @@ static void reap(bool wait_for_all)
 			if (w.cells[n].pid != pid)
 				continue;
 			w.cells[n].pid = 0;
+			if (w.jail.mode == JAIL_BASIC)
+				end_strays();
 			jail_slot_spent(&w.jail, &w.slots[n]);
 			if (!wait_for_all)
 				tell(MSG_GONE, w.cells[n].id, "", NULL);
@@ -230,6 +249,8 @@ static _Noreturn void serve(enum jail_mode mode, uint16_t port)
 		die("warden: signal mask:");
 	for (uint32_t n = 0; n < MSG_CELLS_MAX; n++)
 		w.slots[n].n = n;
+	if (mode == JAIL_BASIC && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+		die("warden: subreaper:");
 	bool ok = jail_open(&w.jail, mode, port, &e);
 	if (ok) {
 		confine(&e);

@@ -264,7 +264,17 @@ def basic(host):
         r = s.run('trap "" TERM; sleep 2.71828 & sleep 2.71828', timeout_ms=300)
         equal((r['timed_out'], r['exit_code']), (True, 124))
         until(lambda: not having('2.71828'), 3, 'strays are gone')
+        equal(s.post({'cmd': '(setsid sleep 3.33333 &); sleep 3.33333 & kill -9 $PPID; sleep 9'}, 500)['code'], 'internal')
+        until(lambda: not having('3.33333'), 3, 'strays of a killed process 1 are gone')
+        equal(s.ok(WORKS), '42\n')
     check(not os.path.exists(where), 'the folder stays')
+    with basic_server(host) as s:  # and what a killed one leaves, the next one sweeps
+        where = s.ok('pwd').strip()
+        os.kill(s.warden(), signal.SIGKILL)
+        s.wait()
+        check(os.path.exists(where), where)
+    with basic_server(host) as s:
+        check(not os.path.exists(where), where, 'stays')
     with basic_server(host, '--require-isolation', 'kernel') as s:
         equal(s.post({'cmd': 'id'}, 503)['code'], 'isolation')
         equal(s.health()['total_execs'], 0)
