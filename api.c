@@ -138,7 +138,7 @@ static struct conn *make_place(struct api *a)
 		struct conn *c = &a->conn[i];
 		if (c->st == CONN_FREE)
 			return c;
-		if (c->st == CONN_HEAD && c->in_n == 0 && (!oldest || c->timer.at < oldest->timer.at))
+		if (c->st == CONN_HEAD && c->in_n == 0 && (!oldest || c->since < oldest->since))
 			oldest = c;
 	}
 	if (oldest)
@@ -158,6 +158,7 @@ static void next_request(struct api *a, struct conn *c)
 	c->out.n = c->text.n = c->sent = c->pieces = c->piece_at = 0;
 	c->out.full = c->text.full = c->quoted = false;
 	c->st = CONN_HEAD;
+	c->since = a->loop->now;
 	loop_timer(a->loop, &c->timer, c->in_n ? HEAD_MS : IDLE_MS);
 }
 
@@ -170,12 +171,80 @@ bool api_accept(struct api *a, int fd)
 	}
 	c->fd = fd;
 	c->in_n = c->used = 0;
-	c->close = c->saw_end = false;
+	c->close = false;
 	a->open++;
 	loop_add(a->loop, fd, POLLIN, API_CONN, c->id, &c->slot);
 	next_request(a, c);
 	loop_timer(a->loop, &c->timer, HEAD_MS); /* who connects has something to say */
 	return true;
+}
+
+/* ---- who may call ---- */
+
+static bool is_loopback(struct str authority)
+{
+	struct str host = http_host(authority);
+	if (str_ieq(host, "localhost") || str_eq(host, "[::1]"))
+		return true;
+	for (size_t i = 0; i < host.n; i++) /* 127.evil.example is a name like any other */
+		if (host.p[i] != '.' && (host.p[i] < '0' || host.p[i] > '9'))
+			return false;
+	return host.n > 4 && memcmp(host.p, "127.", 4) == 0;
+}
+
+static bool is_local(const struct conn *c)
+{
+	struct str host = c->req.header[HTTP_HOST], origin = c->req.header[HTTP_ORIGIN];
+	if (host.p && !is_loopback(host))
+		return false;
+	if (!origin.p)
+		return true;
+	for (size_t skip = 7; skip <= 8; skip++)
+		if (origin.n > skip && memcmp(origin.p, skip == 7 ? "http://" : "https://", skip) == 0)
+			return is_loopback((struct str){origin.p + skip, origin.n - skip});
+	return false;
+}
+
+enum credential { NOBODY, PUBLISHED, OWN };
+
+static enum credential credential(const struct api *a, const struct conn *c)
+{
+	struct str value = c->req.header[HTTP_AUTHORIZATION], scheme;
+	char plain[256], both[sizeof a->conf->user + sizeof a->conf->pass];
+
+	if (!value.p || !str_word(&value, &scheme))
+		return NOBODY;
+	while (value.n && value.p[0] == ' ')
+		value.p++, value.n--;
+	if (str_ieq(scheme, "Bearer"))
+		return !str_same_ct(value, str_of(a->conf->token)) || !a->conf->accept_token ? NOBODY : a->conf->own_token ? OWN : PUBLISHED;
+	if (!str_ieq(scheme, "Basic") || value.n > sizeof plain)
+		return NOBODY;
+	long n = base64_decode(value, plain);
+	struct buf b = {both, 0, sizeof both, false};
+	buf_printf(&b, "%s:%s", a->conf->user, a->conf->pass);
+	bool same = n >= 0 && str_same_ct((struct str){plain, (size_t)n}, (struct str){b.p, b.n});
+	return !same || !a->conf->accept_pass ? NOBODY : a->conf->own_pass ? OWN : PUBLISHED;
+}
+
+/* While a published credential holds, any page in the user's browser knows it: then only pages of
+ * this host itself may call, under a name that can't be pointed here from outside; and whoever shows
+ * a credential that is not published. */
+static bool may_call(const struct api *a, const struct conn *c)
+{
+	return !conf_default_credentials(a->conf) || is_local(c) || credential(a, c) == OWN;
+}
+
+/* What Access-Control-Allow-Origin answers: nothing to a page that may not call; a local one is
+ * echoed while only such may; else cors_origin rules. */
+static struct str allowed_origin(const struct api *a, const struct conn *c)
+{
+	struct str o = c->req.header[HTTP_ORIGIN], none = {NULL, 0};
+	if (!o.p || c->req.error || !may_call(a, c))
+		return none;
+	if ((conf_default_credentials(a->conf) && is_local(c)) || str_eq(o, a->conf->cors_origin))
+		return o;
+	return strcmp(a->conf->cors_origin, "*") == 0 ? str_of("*") : none;
 }
 
 /* ---- replies ---- */
@@ -241,7 +310,7 @@ static void reply_sent(struct api *a, struct conn *c)
 	if (!c->close) {
 		loop_mod(a->loop, c->slot, POLLIN);
 		next_request(a, c);
-	} else if (c->saw_end || shutdown(c->fd, SHUT_WR) < 0) {
+	} else if (shutdown(c->fd, SHUT_WR) < 0) {
 		conn_close(a, c);
 	} else {
 		/* RFC 9112 section 9.6: closing with bytes unread resets the connection, and the reset
@@ -289,18 +358,6 @@ static const char *date(struct api *a)
 	(void)text_printf(a->date, sizeof a->date, "%s, %02u %s %u %02u:%02u:%02u GMT", days[m.tm_wday], (unsigned)m.tm_mday,
 	                  months[m.tm_mon], 1900u + (unsigned)m.tm_year, (unsigned)m.tm_hour, (unsigned)m.tm_min, (unsigned)m.tm_sec);
 	return a->date;
-}
-
-/* What Access-Control-Allow-Origin answers. While published credentials hold, only loopback
- * origins get this far (admit), and they are echoed; with own ones cors_origin rules. */
-static struct str allowed_origin(const struct api *a, const struct conn *c)
-{
-	struct str o = c->req.header[HTTP_ORIGIN], none = {NULL, 0};
-	if (!o.p || c->req.error)
-		return none;
-	if (conf_default_credentials(a->conf) || str_eq(o, a->conf->cors_origin))
-		return o;
-	return strcmp(a->conf->cors_origin, "*") == 0 ? str_of("*") : none;
 }
 
 static void add_piece(struct conn *c, int kind, struct str raw)
@@ -364,68 +421,6 @@ static void refuse(struct api *a, struct conn *c, enum error e, const char *text
 
 /* ---- checks, in their order ---- */
 
-static struct str without_port(struct str host)
-{
-	if (host.n && host.p[0] == '[') {
-		const char *end = memchr(host.p, ']', host.n);
-		return end ? (struct str){host.p, (size_t)(end - host.p) + 1} : host;
-	}
-	const char *colon = memchr(host.p, ':', host.n);
-	return colon ? (struct str){host.p, (size_t)(colon - host.p)} : host;
-}
-
-static bool is_loopback(struct str host)
-{
-	char name[40];
-	host = without_port(host);
-	if (str_ieq(host, "localhost") || str_eq(host, "[::1]"))
-		return true;
-	if (host.n >= sizeof name || host.n < 4 || memcmp(host.p, "127.", 4) != 0)
-		return false;
-	for (size_t i = 0; i < host.n; i++) /* 127.evil.example is a name like any other */
-		if (host.p[i] != '.' && (host.p[i] < '0' || host.p[i] > '9'))
-			return false;
-	return true;
-}
-
-/* While the published credentials are in force, any page in the user's browser knows them: only
- * pages of this host itself may call, under a name that cannot be pointed here from outside. */
-static bool is_local(const struct conn *c)
-{
-	struct str host = c->req.header[HTTP_HOST], origin = c->req.header[HTTP_ORIGIN];
-	if (host.p && !is_loopback(host))
-		return false;
-	if (!origin.p)
-		return true;
-	for (size_t skip = 7; skip <= 8; skip++)
-		if (origin.n > skip && memcmp(origin.p, skip == 7 ? "http://" : "https://", skip) == 0)
-			return is_loopback((struct str){origin.p + skip, origin.n - skip});
-	return false;
-}
-
-static bool is_authorized(const struct api *a, const struct conn *c)
-{
-	struct str h = c->req.header[HTTP_AUTHORIZATION];
-	const char *space = h.n ? memchr(h.p, ' ', h.n) : NULL;
-	char plain[256], both[sizeof a->conf->user + sizeof a->conf->pass];
-
-	if (!space)
-		return false;
-	struct str scheme = {h.p, (size_t)(space - h.p)}, value = {space + 1, h.n - scheme.n - 1};
-	while (value.n && value.p[0] == ' ')
-		value.p++, value.n--;
-	if (str_ieq(scheme, "Bearer"))
-		return str_same_ct(value, str_of(a->conf->token)) && a->conf->accept_token;
-	if (!str_ieq(scheme, "Basic") || value.n > sizeof plain)
-		return false;
-	long n = base64_decode(value, plain);
-	struct buf b = {both, 0, sizeof both, false};
-	buf_str(&b, a->conf->user);
-	buf_put(&b, ":", 1);
-	buf_str(&b, a->conf->pass);
-	return n >= 0 && str_same_ct((struct str){plain, (size_t)n}, (struct str){b.p, b.n}) && a->conf->accept_pass;
-}
-
 static void preflight(struct api *a, struct conn *c)
 {
 	reply(a, c, 204, NULL,
@@ -443,7 +438,7 @@ static bool admit(struct api *a, struct conn *c)
 		if (str_eq(r->path, routes[i].path))
 			c->route = &routes[i];
 	bool public = c->route && (c->route->flags & PUBLIC);
-	if (conf_default_credentials(a->conf) && !public && !is_local(c)) {
+	if (!public && !may_call(a, c)) {
 		refuse(a, c, E_ORIGIN, "while the default credentials are in force, only pages and names of this host may call");
 		return false;
 	}
@@ -451,7 +446,7 @@ static bool admit(struct api *a, struct conn *c)
 		preflight(a, c);
 		return false;
 	}
-	if (!public && !is_authorized(a, c)) {
+	if (!public && credential(a, c) == NOBODY) {
 		refuse(a, c, E_UNAUTHORIZED, "wrong or missing credentials");
 		return false;
 	}

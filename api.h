@@ -34,6 +34,7 @@ struct conn {
 	int fd, slot, big;    /* big: index of a large body buffer, or -1 */
 	enum conn_state st;
 	struct timer timer;
+	uint64_t since;       /* when it began to wait for the request */
 	struct http_req req;
 	struct http_chunks chunks;
 	const struct route *route;
@@ -45,7 +46,7 @@ struct conn {
 	struct piece piece[API_PIECES];
 	size_t pieces, piece_at;
 	bool quoted;          /* the current piece's opening quote is out */
-	bool has_job, close, saw_end;
+	bool has_job, close;
 };
 
 struct api {

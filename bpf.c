@@ -279,7 +279,7 @@ static void put_tree(struct prog *p, size_t lo, size_t hi)
 
 /* One rule: load its argument, a jump for each value, the verdict for none of them, the verdict
  * for one of them. */
-static void put_rule(struct prog *p, uint8_t rule)
+static void put_rule(struct prog *p, unsigned rule)
 {
 	size_t n = 0, first = 0;
 	for (size_t i = countof(arg_tests); i-- > 0;)
@@ -313,7 +313,7 @@ size_t bpf_build(const struct bpf_ask *ask, struct sys_bpf_insn *out)
 	size_t tree = p.n;
 	put_tree(&p, 0, p.runs - 1);
 	size_t end = p.n;
-	for (uint8_t rule = 1; rule < RULES; rule++)
+	for (unsigned rule = 1; rule < RULES; rule++)
 		put_rule(&p, rule);
 	for (size_t i = tree; i < end && !p.full; i++)
 		if (out[i].code == JA)

@@ -42,16 +42,39 @@ static int refuse(struct http_req *r, int status, const char *error)
 	return status;
 }
 
-/* token characters, RFC 9110 section 5.6.2 */
+static bool is_alnum(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* Letters, digits and what else is allowed, at least one. */
+static bool consists_of(struct str s, const char *also)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (!is_alnum(s.p[i]) && (s.p[i] == '\0' || !strchr(also, s.p[i])))
+			return false;
+	return s.n > 0;
+}
+
+/* RFC 9110 section 5.6.2 */
 static bool is_token(struct str s)
 {
-	for (size_t i = 0; i < s.n; i++) {
-		char c = s.p[i];
-		bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-		if (!alnum && (c == '\0' || !strchr("!#$%&'*+-.^_`|~", c)))
-			return false;
-	}
-	return s.n > 0;
+	return consists_of(s, "!#$%&'*+-.^_`|~");
+}
+
+struct str http_host(struct str authority)
+{
+	bool literal = authority.n && authority.p[0] == '[';
+	const char *end = memchr(authority.p, literal ? ']' : ':', authority.n);
+	size_t n = end ? (size_t)(end - authority.p) + literal : authority.n;
+	struct str host = {authority.p, n}, port = {authority.p + n, authority.n - n}, none = {NULL, 0};
+	uint64_t v;
+
+	if (literal ? !end || !consists_of((struct str){host.p + 1, n - 2}, ":.") : !consists_of(host, "-._~%!$&'()*+,;="))
+		return none;
+	if (port.n && (port.p[0] != ':' || (port.n > 1 && !str_uint((struct str){port.p + 1, port.n - 1}, UINT16_MAX, &v))))
+		return none;
+	return host;
 }
 
 static bool starts(struct str s, const char *prefix)
@@ -60,7 +83,7 @@ static bool starts(struct str s, const char *prefix)
 	return s.n >= n && memcmp(s.p, prefix, n) == 0;
 }
 
-/* origin-form, or absolute-form, whose authority Host repeats; asterisk-form for OPTIONS alone
+/* origin-form, or absolute-form, whose authority stands for Host; asterisk-form for OPTIONS alone
  * (RFC 9112 section 3.2) */
 static int parse_target(struct http_req *r, struct str t)
 {
@@ -68,12 +91,16 @@ static int parse_target(struct http_req *r, struct str t)
 		r->path = t;
 		return HTTP_MORE;
 	}
-	if (starts(t, "http://")) {
-		t.p += 7, t.n -= 7;
-		const char *slash = memchr(t.p, '/', t.n);
-		if (!slash || slash == t.p)
-			return refuse(r, 400, "the request target has no path");
-		t = (struct str){slash, t.n - (size_t)(slash - t.p)};
+	if (t.n > 7 && str_ieq((struct str){t.p, 7}, "http://")) {
+		r->authority = (struct str){t.p + 7, 0};
+		while (7 + r->authority.n < t.n && t.p[7 + r->authority.n] != '/' && t.p[7 + r->authority.n] != '?')
+			r->authority.n++;
+		t = (struct str){t.p + 7 + r->authority.n, t.n - 7 - r->authority.n};
+		if (t.n == 0 || t.p[0] == '?') { /* an empty path is "/", RFC 9110 section 4.2.3 */
+			r->path = str_of("/");
+			r->query = t.n ? (struct str){t.p + 1, t.n - 1} : t;
+			return HTTP_MORE;
+		}
 	}
 	if (t.n == 0 || t.p[0] != '/')
 		return refuse(r, 400, "the request target must start with '/'");
@@ -138,36 +165,34 @@ static int header_line(struct http_req *r, struct str l)
 			return refuse(r, 400, "a header that may stand once stands twice");
 		r->header[h] = v;
 	}
-	if (str_ieq(name, "connection"))
-		while (str_next(&list, &v))
-			r->keep_alive = str_ieq(v, "close") ? false : r->keep_alive || (r->http10 && str_ieq(v, "keep-alive"));
-	return HTTP_MORE;
-}
-
-/* uri-host [":" port], RFC 3986 section 3.2.2; empty is legal syntax but names nobody */
-static bool is_host(struct str h)
-{
-	for (size_t i = 0; i < h.n; i++) {
-		char c = h.p[i];
-		bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-		if (!alnum && (c == '\0' || !strchr("-._~%!$&'()*+,;=:[]", c)))
-			return false;
+	while (str_ieq(name, "connection") && str_next(&list, &v)) {
+		r->says_close = r->says_close || str_ieq(v, "close"); /* wins, RFC 9112 section 9.3 */
+		r->keep_alive = !r->says_close && (!r->http10 || r->keep_alive || str_ieq(v, "keep-alive"));
 	}
-	return h.n > 0;
+	return HTTP_MORE;
 }
 
 /* What the headers say together, once all are there. */
 static int finish(struct http_req *r)
 {
 	struct str te = r->header[HTTP_TRANSFER_ENCODING], cl = r->header[HTTP_CONTENT_LENGTH];
-	struct str host = r->header[HTTP_HOST], expect = r->header[HTTP_EXPECT];
+	struct str *host = &r->header[HTTP_HOST], expect = r->header[HTTP_EXPECT], coding = te;
 
-	if (host.p ? !is_host(host) : !r->http10)
-		return refuse(r, 400, host.p ? "malformed Host header" : "the Host header is missing");
+	if (host->p ? !http_host(*host).p : !r->http10)
+		return refuse(r, 400, host->p ? "malformed Host header" : "the Host header is missing");
+	if (r->authority.p) { /* what Host says is then ignored, RFC 9112 section 3.2.2 */
+		if (!http_host(r->authority).p)
+			return refuse(r, 400, "malformed host in the request target");
+		*host = r->authority;
+	}
 	if (te.p && cl.p)
 		return refuse(r, 400, "Transfer-Encoding and Content-Length in one request");
 	if (te.p && r->http10)
 		return refuse(r, 400, "Transfer-Encoding in an HTTP/1.0 request");
+	for (struct str rest = te; str_next(&rest, &coding);)
+		;
+	if (te.p && !str_ieq(coding, "chunked")) /* where it ends can't be known: section 6.3 */
+		return refuse(r, 400, "the last transfer coding must be chunked");
 	if (te.p && !str_ieq(te, "chunked"))
 		return refuse(r, 501, "the only transfer coding spoken here is chunked");
 	if (cl.p && !str_uint(cl, UINT64_MAX / 2, &r->length))

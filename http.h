@@ -29,7 +29,8 @@ struct http_req {
 	enum http_method method;
 	struct str path, query;
 	struct str header[HTTP_HEADER_COUNT]; /* .p is NULL where absent; blanks trimmed */
-	bool http10, keep_alive, chunked, expect_continue, has_length;
+	struct str authority; /* of an absolute-form target; header[HTTP_HOST] is then this */
+	bool http10, keep_alive, says_close, chunked, expect_continue, has_length;
 	uint64_t length;
 	size_t head_len;   /* bytes up to and with the blank line, once done */
 	const char *error; /* a sentence, with a status */
@@ -41,6 +42,10 @@ struct http_req {
  * at the same address. HTTP_MORE, HTTP_DONE, or the status of a refusal (RFC 9112 sections 2 to 6).
  * Each byte is looked at once, however they come. */
 int http_parse(struct http_req *r, struct str in);
+
+/* The host of host[":" port] (RFC 3986 section 3.2.2), brackets included; .p is NULL where the
+ * whole is anything else. */
+struct str http_host(struct str authority);
 
 /* Decoding state of one chunked body (RFC 9112 section 7.1). Zero it. */
 struct http_chunks { int state; uint64_t left; size_t line, extra; };

@@ -74,9 +74,9 @@ bool job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, ui
 /* Touched pages of a large output go back; the address space stays. */
 static void release(struct buf *b)
 {
-	uintptr_t from = ((uintptr_t)b->p + 4095) & ~(uintptr_t)4095, to = ((uintptr_t)b->p + b->n) & ~(uintptr_t)4095;
-	if (b->n > RELEASE && to > from)
-		(void)madvise((void *)from, to - from, MADV_DONTNEED); /* only saves memory */
+	size_t skip = -(uintptr_t)b->p & 4095; /* to the first whole page; 4096 is the smallest page there is */
+	if (b->n > RELEASE)
+		(void)madvise(b->p + skip, (b->n - skip) & ~(size_t)4095, MADV_DONTNEED); /* only saves memory */
 	b->n = 0;
 	b->full = false;
 }

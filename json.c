@@ -97,8 +97,11 @@ static bool number(struct json_reader *r, struct str *out)
 
 	if ((i = digits(s, i)) == was || (s.p[was] == '0' && i > was + 1))
 		return fail(r, "bad number"), false;
-	if (i < s.n && s.p[i] == '.' && (was = i + 1, i = digits(s, was)) == was)
-		return fail(r, "bad number"), false;
+	if (i < s.n && s.p[i] == '.') {
+		was = i + 1;
+		if ((i = digits(s, was)) == was)
+			return fail(r, "bad number"), false;
+	}
 	if (i < s.n && (s.p[i] == 'e' || s.p[i] == 'E')) {
 		i++;
 		if (i < s.n && (s.p[i] == '+' || s.p[i] == '-'))
