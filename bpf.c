@@ -15,14 +15,16 @@ enum {
 };
 
 enum rule {
-	NO_NEW_NS = 1, NO_TTY_INPUT, UNIX_ONLY, NOT_PID1, QUERY, NOT_ALL, /* look at an argument */
-	NEEDS_MEMCG, MEMFD, ABSENT,                                      /* known when it is built */
+	NO_NEW_NS = 1, NO_TTY_INPUT, UNIX_ONLY, UNIX_STREAM, NOT_PID1, OWN_ONLY, PRIORITY, IO_PRIORITY, NO_LEASE,
+	QUERY, NOT_ALL,                         /* up to here they look at arguments */
+	NEEDS_MEMCG, MEMFD, NOT_STRICT, ABSENT, /* these are known when the program is built */
 	RULES,
 };
 
-/* What a call's argument must pass in a cell. All of these arguments are int or the flags of
- * clone(2), of which the kernel reads the low 32 bits only, so only these are compared: what a
- * caller leaves in the high half changes nothing (CVE-2019-10063 was a filter that compared all). */
+/* What a call's arguments must pass in a cell: the first test that matches decides, and none of them
+ * means the contrary of the last. All of these arguments are int or the flags of clone(2), of which
+ * the kernel reads the low 32 bits only, so only these are compared: what a caller leaves in the high
+ * half changes nothing (CVE-2019-10063 was a filter that compared all). */
 static const struct arg_test { uint8_t rule, arg; bool mask, allow; uint32_t value; } arg_tests[] = {
 	/* clone: none of CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; a new user namespace gives
 	 * every capability inside it and with them most of the kernel's attack surface */
@@ -30,10 +32,19 @@ static const struct arg_test { uint8_t rule, arg; bool mask, allow; uint32_t val
 	/* ioctl: not TIOCSTI, TIOCLINUX (type into the terminal), TIOCCONS, TIOCSETD */
 	{NO_TTY_INPUT, 1, false, false, 0x5412}, {NO_TTY_INPUT, 1, false, false, 0x541c},
 	{NO_TTY_INPUT, 1, false, false, 0x541d}, {NO_TTY_INPUT, 1, false, false, 0x5423},
-	/* socketpair: AF_UNIX, which reaches nobody but its own two ends */
+	/* socketpair: AF_UNIX, which reaches nobody but its own two ends; where the host's files can be
+	 * seen not SOCK_DGRAM (2) or SOCK_RAW (3), which may send to a path */
 	{UNIX_ONLY, 0, false, true, 1},
-	/* limits and scheduling of others, but not of the cell's process 1, which has the same uid */
+	{UNIX_STREAM, 1, true, false, 2}, {UNIX_STREAM, 0, false, true, 1},
+	/* limits and scheduling of others, but not of the cell's process 1, which has the same uid; and
+	 * where that uid's other processes can be reached, of the caller alone */
 	{NOT_PID1, 0, false, false, 1},
+	{OWN_ONLY, 0, false, true, 0},
+	/* setpriority, ioprio_set: the caller or its group, not "all of my user's" (2, 3) */
+	{PRIORITY, 0, false, false, 2}, {PRIORITY, 1, false, true, 0},
+	{IO_PRIORITY, 0, false, false, 3}, {IO_PRIORITY, 1, false, true, 0},
+	/* fcntl: not F_SETLEASE, which makes others wait who open the file; nor F_NOTIFY, which tells of them */
+	{NO_LEASE, 1, false, false, 1024}, {NO_LEASE, 1, false, false, 1026},
 	/* personality: 0xffffffff asks and changes nothing */
 	{QUERY, 0, false, true, 0xffffffff},
 	/* kill(-1) where the host's processes can be seen */
@@ -65,7 +76,7 @@ static const struct bpf_call calls[] = {
 	{62, 129, CELL, NOT_ALL, "kill"}, {63, 160, CELL, 0, "uname"}, {64, 190, CELL, NEEDS_MEMCG, "semget"},
 	{65, 193, CELL, 0, "semop"}, {66, 191, CELL, 0, "semctl"}, {67, 197, CELL, 0, "shmdt"},
 	{68, 186, CELL, NEEDS_MEMCG, "msgget"}, {69, 189, CELL, 0, "msgsnd"}, {70, 188, CELL, 0, "msgrcv"},
-	{71, 187, CELL, 0, "msgctl"}, {72, 25, CELL, 0, "fcntl"}, {73, 32, CELL, 0, "flock"},
+	{71, 187, CELL, 0, "msgctl"}, {72, 25, CELL, NO_LEASE, "fcntl"}, {73, 32, CELL, 0, "flock"},
 	{74, 82, CELL, 0, "fsync"}, {75, 83, CELL, 0, "fdatasync"}, {76, 45, CELL, 0, "truncate"},
 	{77, 46, CELL, 0, "ftruncate"}, {78, -1, CELL, 0, "getdents"}, {79, 17, CELL, 0, "getcwd"},
 	{80, 49, CELL, 0, "chdir"}, {81, 50, CELL, 0, "fchdir"}, {82, -1, CELL, 0, "rename"},
@@ -88,7 +99,7 @@ static const struct bpf_call calls[] = {
 	{130, 133, CELL, 0, "rt_sigsuspend"}, {131, 132, CELL, 0, "sigaltstack"}, {132, -1, CELL, 0, "utime"},
 	{133, -1, CELL, 0, "mknod"}, {134, -1, NONE, 0, "uselib"}, {135, 92, CELL, QUERY, "personality"},
 	{136, -1, NONE, 0, "ustat"}, {137, 43, CELL, 0, "statfs"}, {138, 44, CELL, 0, "fstatfs"},
-	{139, -1, NONE, 0, "sysfs"}, {140, 141, CELL, 0, "getpriority"}, {141, 140, CELL, 0, "setpriority"},
+	{139, -1, NONE, 0, "sysfs"}, {140, 141, CELL, 0, "getpriority"}, {141, 140, CELL, PRIORITY, "setpriority"},
 	{142, 118, CELL, NOT_PID1, "sched_setparam"}, {143, 121, CELL, 0, "sched_getparam"},
 	{144, 119, CELL, NOT_PID1, "sched_setscheduler"}, {145, 120, CELL, 0, "sched_getscheduler"},
 	{146, 125, CELL, 0, "sched_get_priority_max"}, {147, 126, CELL, 0, "sched_get_priority_min"},
@@ -126,13 +137,13 @@ static const struct bpf_call calls[] = {
 	{229, 114, CELL, 0, "clock_getres"}, {230, 115, CELL, 0, "clock_nanosleep"},
 	{231, 94, ALL, 0, "exit_group"}, {232, -1, CELL, 0, "epoll_wait"}, {233, 21, CELL, 0, "epoll_ctl"},
 	{234, 131, CELL, 0, "tgkill"}, {235, -1, CELL, 0, "utimes"}, {236, -1, NONE, 0, "vserver"},
-	{237, 235, CELL, 0, "mbind"}, {238, 237, CELL, 0, "set_mempolicy"}, {239, 236, CELL, 0, "get_mempolicy"},
+	{237, 235, NONE, 0, "mbind"}, {238, 237, NONE, 0, "set_mempolicy"}, {239, 236, CELL, 0, "get_mempolicy"},
 	{240, 180, NONE, 0, "mq_open"}, {241, 181, NONE, 0, "mq_unlink"}, {242, 182, NONE, 0, "mq_timedsend"},
 	{243, 183, NONE, 0, "mq_timedreceive"}, {244, 184, NONE, 0, "mq_notify"},
 	{245, 185, NONE, 0, "mq_getsetattr"}, {246, 104, NONE, 0, "kexec_load"}, {247, 95, CELL, 0, "waitid"},
 	{248, 217, NONE, 0, "add_key"}, {249, 218, NONE, 0, "request_key"}, {250, 219, NONE, 0, "keyctl"},
-	{251, 30, CELL, 0, "ioprio_set"}, {252, 31, CELL, 0, "ioprio_get"}, {253, -1, CELL, 0, "inotify_init"},
-	{254, 27, CELL, 0, "inotify_add_watch"}, {255, 28, CELL, 0, "inotify_rm_watch"},
+	{251, 30, CELL, IO_PRIORITY, "ioprio_set"}, {252, 31, CELL, 0, "ioprio_get"}, {253, -1, CELL, 0, "inotify_init"},
+	{254, 27, CELL, NOT_STRICT, "inotify_add_watch"}, {255, 28, CELL, 0, "inotify_rm_watch"},
 	{256, 238, NONE, 0, "migrate_pages"}, {257, 56, CELL, 0, "openat"}, {258, 34, CELL, 0, "mkdirat"},
 	{259, 33, CELL, 0, "mknodat"}, {260, 54, CELL, 0, "fchownat"}, {261, -1, CELL, 0, "futimesat"},
 	{262, 79, CELL, 0, "newfstatat"}, {263, 35, CELL, 0, "unlinkat"}, {264, 38, CELL, 0, "renameat"},
@@ -174,7 +185,7 @@ static const struct bpf_call calls[] = {
 	{444, 444, CELL, 0, "landlock_create_ruleset"}, {445, 445, CELL, 0, "landlock_add_rule"},
 	{446, 446, CELL, 0, "landlock_restrict_self"}, {447, 447, NONE, 0, "memfd_secret"},
 	{448, 448, NONE, 0, "process_mrelease"}, {449, 449, CELL, 0, "futex_waitv"},
-	{450, 450, CELL, 0, "set_mempolicy_home_node"}, {451, 451, CELL, 0, "cachestat"},
+	{450, 450, NONE, 0, "set_mempolicy_home_node"}, {451, 451, CELL, 0, "cachestat"},
 	{452, 452, CELL, 0, "fchmodat2"}, {453, 453, CELL, 0, "map_shadow_stack"},
 	{454, 454, CELL, 0, "futex_wake"}, {455, 455, CELL, 0, "futex_wait"},
 	{456, 456, CELL, 0, "futex_requeue"}, {457, 457, NONE, 0, "statmount"}, {458, 458, NONE, 0, "listmount"},
@@ -232,8 +243,12 @@ static uint8_t judge(const struct bpf_ask *ask, const struct bpf_call *c)
 		return ask->memcg ? V_ALLOW : V_EPERM;
 	if (c->rule == MEMFD)
 		return ask->memfd ? V_ALLOW : V_EPERM;
+	if (c->rule == NOT_STRICT)
+		return ask->strict ? V_EPERM : V_ALLOW;
 	if (c->rule == NOT_ALL && !ask->shared_pids)
 		return V_ALLOW;
+	if (ask->shared_pids && (c->rule == NOT_PID1 || c->rule == UNIX_ONLY))
+		return c->rule == NOT_PID1 ? OWN_ONLY : UNIX_STREAM;
 	return c->rule;
 }
 
@@ -277,23 +292,23 @@ static void put_tree(struct prog *p, size_t lo, size_t hi)
 	put_tree(p, mid, hi);
 }
 
-/* One rule: load its argument, a jump for each value, the verdict for none of them, the verdict
- * for one of them. */
+/* One rule: each test loads its argument and returns if it matches; then what is left. */
 static void put_rule(struct prog *p, unsigned rule)
 {
-	size_t n = 0, first = 0;
-	for (size_t i = countof(arg_tests); i-- > 0;)
-		if (arg_tests[i].rule == rule)
-			first = i, n++;
-	if (n == 0)
-		return;
-	const struct arg_test *t = &arg_tests[first];
-	p->rule_at[rule] = (uint16_t)p->n;
-	put(p, LD, 0, 0, OFF_ARGS + 8u * t->arg); /* the low half: both CPUs are little-endian */
-	for (size_t i = 0; i < n; i++)
-		put(p, t[i].mask ? JSET : JEQ, (uint8_t)(n - i), 0, t[i].value);
-	put(p, RET, 0, 0, action[t->allow ? V_EPERM - LEAF : 0]);
-	put(p, RET, 0, 0, action[t->allow ? 0 : V_EPERM - LEAF]);
+	bool allow = false;
+	for (size_t i = 0; i < countof(arg_tests); i++) {
+		const struct arg_test *t = &arg_tests[i];
+		if (t->rule != rule)
+			continue;
+		if (p->rule_at[rule] == 0)
+			p->rule_at[rule] = (uint16_t)p->n;
+		allow = t->allow;
+		put(p, LD, 0, 0, OFF_ARGS + 8u * t->arg); /* the low half: both CPUs are little-endian */
+		put(p, t->mask ? JSET : JEQ, 0, 1, t->value);
+		put(p, RET, 0, 0, action[allow ? 0 : V_EPERM - LEAF]);
+	}
+	if (p->rule_at[rule])
+		put(p, RET, 0, 0, action[allow ? V_EPERM - LEAF : 0]);
 }
 
 size_t bpf_build(const struct bpf_ask *ask, struct sys_bpf_insn *out)

@@ -19,6 +19,7 @@ struct bpf_ask {
 	enum bpf_role role; /* the filter's wearer */
 	bool memcg;         /* cell: a cgroup holds its memory, so System V objects may exist */
 	bool memfd;         /* cell: memfd_create is allowed; it can execute what a noexec /tmp can't */
+	bool strict;        /* cell: no inotify, which shows who uses the host's programs */
 	bool shared_pids;   /* cell: no pid namespace of its own, so kill(-1) would hit the host */
 };
 

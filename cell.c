@@ -87,6 +87,7 @@ static _Noreturn void run_child(const struct jail_slot *s, struct msg_ready *rea
 {
 	sigset_t none;
 
+	(void)setsid(); /* a group of its own, so that kill(0) is not for process 1; it leads none: can't fail */
 	for (int i = 0; i < JAIL_CONTROLLERS; i++) {
 		if (s->join_fd[i] < 0)
 			continue;

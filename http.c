@@ -318,9 +318,9 @@ int http_dechunk(struct http_chunks *c, const char *in, size_t *n, struct buf *o
 			rc = chunk_byte(c, in[at++]);
 			continue;
 		}
-		size_t take = *n - at < c->left ? *n - at : (size_t)c->left;
-		if (take > out->cap - out->n)
+		if (c->left > out->cap - out->n)
 			return 413;
+		size_t take = *n - at < c->left ? *n - at : (size_t)c->left;
 		memmove(out->p + out->n, in + at, take);
 		out->n += take;
 		at += take;

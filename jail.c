@@ -30,16 +30,16 @@
 enum { NAMESPACED = JAIL_ROOT | JAIL_USER };
 enum { CLONE_CGROUP_NS = 0x02000000 }; /* CLONE_NEWCGROUP, since 4.6 */
 /* What the warden keeps as root: to enter namespaces and mount (SYS_ADMIN, SYS_CHROOT), to become a
- * slot's uid and empty its capabilities (SETUID, SETGID, SETPCAP), to end it (KILL), and to remove
- * its folder from a cgroup root, which is not even root's to write (DAC_OVERRIDE). */
+ * slot's uid and empty its capabilities (SETUID, SETGID, SETPCAP), to end it (KILL), to give it its
+ * pipes (CHOWN), and to remove a folder from a cgroup root, which is not root's to write (DAC_OVERRIDE). */
 #define WARDEN_CAPS \
 	(SYS_CAP(SYS_CAP_SYS_ADMIN) | SYS_CAP(SYS_CAP_SYS_CHROOT) | SYS_CAP(SYS_CAP_DAC_OVERRIDE) | \
-	 SYS_CAP(SYS_CAP_SETUID) | SYS_CAP(SYS_CAP_SETGID) | SYS_CAP(SYS_CAP_SETPCAP) | SYS_CAP(SYS_CAP_KILL))
+	 SYS_CAP(SYS_CAP_SETUID) | SYS_CAP(SYS_CAP_SETGID) | SYS_CAP(SYS_CAP_SETPCAP) | SYS_CAP(SYS_CAP_KILL) | SYS_CAP(SYS_CAP_CHOWN))
 
 /* Folders of programs and libraries that a cell sees, where the host has them; a link is made
  * again as a link (merged /usr). */
 static const char *const sysdirs[] = {"usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32"};
-enum { CLEAR_DEPTH = 16 };
+enum { CLEAR_DEPTH = 16, CLEAR_PASSES = 4096 };
 static const struct { const char *name; unsigned minor; } devices[] = {
 	{"null", 3}, {"zero", 5}, {"full", 7}, {"random", 8}, {"urandom", 9}, /* all of major 1, mem(4) */
 };
@@ -208,7 +208,8 @@ static bool clear_folder(int fd, int top, int depth)
 
 static void clear_path(const char *name)
 {
-	for (bool again = true; again;) {
+	bool again = true;
+	for (int pass = 0; again && pass < CLEAR_PASSES; pass++) {
 		int top = open(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		again = top >= 0 && clear_folder(dup(top), top, 0);
 		if (top >= 0)
@@ -250,9 +251,9 @@ static bool make_base(struct jail_cgroup *g, const char *parent, const char *con
 		return false; /* EBUSY: processes live in it */
 	sweep(parent, "omniarena-", true);
 	errno = ENAMETOOLONG;
-	if (!text_printf(g->dir, sizeof g->dir, "%s/omniarena-%d", parent, (int)getpid()) || (mkdir(g->dir, 0755) < 0 && errno != EEXIST))
+	if (!text_printf(g->dir, sizeof g->dir, "%s/omniarena-%d", parent, (int)getpid()) || (mkdir(g->dir, 0700) < 0 && errno != EEXIST))
 		return false;
-	g->lock_fd = open(g->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	g->lock_fd = open(g->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* 0700: no other user can hold the lock */
 	if (g->lock_fd < 0 || flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0)
 		return false;
 	if (g->v2 && sys_write_file(path("%s/cgroup.subtree_control", g->dir), "+memory +pids") < 0)
@@ -388,7 +389,7 @@ static int run_helper(helper_fn *fn, const struct jail *j, const struct jail_slo
 static int make_userns(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
 {
 	char map[48];
-	uid_t outside = j->mode == JAIL_ROOT ? j->uid_base + s->n : 0;
+	uid_t outside = j->mode == JAIL_ROOT ? jail_slot_uid(j, s) : 0;
 
 	/* becoming another uid made this process undumpable and its /proc files root's */
 	if ((j->mode == JAIL_ROOT && !become(outside)) || unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
@@ -471,8 +472,9 @@ static bool make_devices(void)
 		if (mknod(to, S_IFCHR | 0666, makedev(1, devices[i].minor)) == 0)
 			continue;
 		/* in a user namespace nobody makes devices: take the host's */
-		if (!make_file(to) || mount(path("/%s", to), to, NULL, MS_BIND, NULL) < 0)
-			return false;
+		if (!make_file(to) || mount(path("/%s", to), to, NULL, MS_BIND, NULL) < 0 ||
+		    (sys_mount_restrict(to, SYS_MOUNT_ATTR_RDONLY | SYS_MOUNT_ATTR_NOSUID) < 0 && errno != ENOSYS))
+			return false; /* read-only: it can be written to, and not touched */
 	}
 	(void)umask(022);
 	for (size_t i = 0; i < countof(dev_links); i++)
@@ -659,34 +661,43 @@ static void slot_close(struct jail_slot *s)
 	s->open = false;
 }
 
+/* Basic: a folder for each cell, so that nothing of the one before can be in it. */
 static bool slot_folder(const struct jail *j, struct jail_slot *s)
 {
-	(void)text_printf(s->tmp, sizeof s->tmp, "%s/c%u", j->tmp, s->n);
-	if (mkdir(s->tmp, 0700) < 0 && errno != EEXIST)
+	static unsigned made;
+	(void)text_printf(s->tmp, sizeof s->tmp, "%s/%u", j->tmp, made++); /* fits */
+	if (mkdir(s->tmp, 0700) < 0)
 		return false;
-	return j->uid_base == (uid_t)-1 || chown(s->tmp, j->uid_base + s->n, j->uid_base + s->n) == 0;
+	return j->uid_base == (uid_t)-1 || chown(s->tmp, jail_slot_uid(j, s), (gid_t)jail_slot_uid(j, s)) == 0;
+}
+
+uid_t jail_slot_uid(const struct jail *j, const struct jail_slot *s)
+{
+	return j->mode == JAIL_USER || j->uid_base == (uid_t)-1 ? (uid_t)-1 : j->uid_base + s->n;
 }
 
 void jail_slot_spent(const struct jail *j, const struct jail_slot *s)
 {
-	if (j->mode == JAIL_BASIC)
-		clear_path(s->tmp);
+	if (j->mode != JAIL_BASIC)
+		return;
+	(void)chmod(s->tmp, 0700); /* the command may have shut it */
+	clear_path(s->tmp);
+	if (rmdir(s->tmp) < 0)
+		warn("%s could not be removed:", s->tmp);
 }
 
 bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e)
 {
+	if (j->mode != JAIL_BASIC)
+		(void)text_printf(s->tmp, sizeof s->tmp, "/tmp");
+	else if (!slot_folder(j, s))
+		return fail(e, "folder of the cell");
 	if (s->open && s->profile == profile)
 		return true;
 	if (!s->open) {
 		s->net_fd = s->user_fd = s->join_fd[0] = s->join_fd[1] = s->join_fd[2] = s->oom_fd = -1;
 		if ((j->mode & NAMESPACED) && (s->net_fd = make_netns(j)) < 0) {
 			(void)fail(e, "network namespace");
-			slot_close(s);
-			return false;
-		}
-		(void)text_printf(s->tmp, sizeof s->tmp, "/tmp");
-		if (j->mode == JAIL_BASIC && !slot_folder(j, s)) {
-			(void)fail(e, "folder of the slot");
 			slot_close(s);
 			return false;
 		}
@@ -711,8 +722,6 @@ void jail_close(struct jail *j, struct jail_slot *slots, size_t n)
 		if (!slots[i].open)
 			continue;
 		slot_close(&slots[i]);
-		if (j->mode == JAIL_BASIC)
-			(void)rmdir(slots[i].tmp);
 		for (size_t c = 0; c < JAIL_CONTROLLERS; c++)
 			if (j->cgroups[c].dir[0] && rmdir(path("%s/c%zu", j->cgroups[c].dir, i)) < 0 && errno != ENOENT)
 				warn("a cgroup stays behind in %s:", j->cgroups[c].dir);
@@ -745,12 +754,14 @@ static enum result ok_if(bool ok)
 	return ok ? DONE : FAILED;
 }
 
-static enum result step_oom_score(const struct site *c)
+static enum result step_order(const struct site *c)
 {
-	(void)c;
-	/* when the whole host is out of memory, a cell goes before anybody else's process; the host's
-	 * /proc is still there */
-	return ok_if(sys_write_file("/proc/self/oom_score_adj", "500") == 0);
+	/* When the whole host is out of memory, a cell goes before anybody else's process; the host's
+	 * /proc is still there. Only who is dumpable owns its files in it (proc(5)). */
+	if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 || sys_write_file("/proc/self/oom_score_adj", "500") < 0)
+		return FAILED;
+	/* and has the processor after arena, which as root went up instead */
+	return ok_if(c->j->mode == JAIL_ROOT || setpriority(PRIO_PROCESS, 0, 5) == 0);
 }
 
 static enum result step_netns(const struct site *c)
@@ -886,9 +897,9 @@ static bool drop_to(uid_t uid)
 
 static enum result step_uid(const struct site *c)
 {
-	if (c->s->user_fd >= 0 || c->j->uid_base == (uid_t)-1)
+	if (c->s->user_fd >= 0 || jail_slot_uid(c->j, c->s) == (uid_t)-1)
 		return SKIPPED;
-	return ok_if(drop_to(c->j->uid_base + c->s->n));
+	return ok_if(drop_to(jail_slot_uid(c->j, c->s)));
 }
 
 static enum result step_userns(const struct site *c)
@@ -958,7 +969,7 @@ static enum result step_seccomp(const struct site *c)
 	struct sys_bpf_insn program[BPF_MAX_INSNS];
 	const struct bpf_ask ask = {
 		.arch = SYS_ARCH_HERE, .role = BPF_CELL, .memcg = c->j->cgroup,
-		.memfd = c->j->cgroup && !c->p->noexec, .shared_pids = c->j->mode == JAIL_BASIC,
+		.memfd = c->j->cgroup && !c->p->noexec, .strict = c->p->noexec, .shared_pids = c->j->mode == JAIL_BASIC,
 	};
 	size_t n = bpf_build(&ask, program);
 	return ok_if(n > 0 && sys_seccomp(program, n) == 0);
@@ -970,7 +981,7 @@ static const struct step {
 	int layer; /* -1: none of its own */
 	enum result (*run)(const struct site *c);
 } steps[] = {
-	{"oom score", JAIL_ROOT | JAIL_USER | JAIL_BASIC, -1, step_oom_score},
+	{"order of precedence", NAMESPACED | JAIL_BASIC, -1, step_order},
 	{"network namespace", NAMESPACED, LAYER_NETNS, step_netns},
 	{"mount namespace", NAMESPACED, -1, step_mountns},
 	{"proc", NAMESPACED, LAYER_PIDNS, step_proc},
@@ -1059,6 +1070,8 @@ bool jail_surrender(uid_t uid_base, struct jail_error *e)
 		return false;
 	if ((own_ns || root) && sys_cap_bound(0) < 0)
 		return fail(e, "bounding set");
+	if (root && setpriority(PRIO_PROCESS, 0, -5) < 0) /* so that no crowd of cells keeps it from answering */
+		return fail(e, "priority");
 	if (root && (setgroups(0, NULL) < 0 || !become(uid_base + MSG_CELLS_MAX)))
 		return fail(e, "own uid");
 	if (sys_capset(0) < 0 || sys_capget(&left) < 0 || left != 0)

@@ -37,7 +37,7 @@ struct jail {
 struct jail_slot {
 	uint32_t n, profile; /* profile: the one its cgroup is set to, CONF_PROFILES for none */
 	int net_fd, user_fd, join_fd[JAIL_CONTROLLERS], oom_fd;
-	char tmp[40]; /* the writable folder: /tmp, or in basic one of the slot's own */
+	char tmp[40]; /* the writable folder: /tmp, or in basic one of the cell's own */
 	bool open;
 };
 
@@ -47,8 +47,10 @@ struct jail_error { const char *step; int error; };
 /* Makes the template and finds out what this host offers; may put the warden itself into a user
  * namespace. port makes the uids differ between daemons of one host. */
 bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e);
-/* Makes what slot n needs before its first cell, and sets its cgroup to the profile. */
+/* Makes what the slot's next cell needs; once what all of them use, with its cgroup set to the profile. */
 bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e);
+/* The uid outside of a user namespace that the slot's cells have, or -1: the caller's. */
+uid_t jail_slot_uid(const struct jail *j, const struct jail_slot *s);
 /* The slot's cell is dead: nothing of it stays for the next one. */
 void jail_slot_spent(const struct jail *j, const struct jail_slot *s);
 /* Removes cgroups and folders; every cell must be dead. */

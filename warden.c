@@ -44,11 +44,12 @@ static void tell_failed(uint32_t id, const struct jail_error *e)
 	tell(MSG_FAILED, id, why, NULL);
 }
 
-/* Control socket pair and three pipes; mine are arena's ends, theirs the cell's. On failure all
- * are closed. */
-static bool open_ends(int mine[MSG_FDS], int theirs[MSG_FDS])
+/* Control socket pair and three pipes; mine are arena's ends, theirs the cell's, which owns the pipes
+ * so that it may open /dev/stdout. On failure all are closed. */
+static bool open_ends(const struct jail_slot *s, int mine[MSG_FDS], int theirs[MSG_FDS])
 {
 	int room = 2 * (MSG_TEXT_MAX + 4096), pair[2];
+	uid_t uid = jail_slot_uid(&w.jail, s);
 	size_t n = 0;
 
 	if (msg_pair(pair) < 0)
@@ -59,14 +60,14 @@ static bool open_ends(int mine[MSG_FDS], int theirs[MSG_FDS])
 			break;
 		mine[n] = pair[n == 1], theirs[n] = pair[n != 1]; /* stdin is written, the others are read */
 	}
-	/* a job message goes out in one piece or not at all; where SO_SNDBUFFORCE is not allowed the
-	 * host's net.core.wmem_max bounds it, and arena says so to whom it concerns */
-	if (n == MSG_FDS && setsockopt(mine[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0) {
-		for (n = 0; n < MSG_FDS && fcntl(mine[n], F_SETFL, O_NONBLOCK | (n == 1 ? O_WRONLY : 0)) == 0; n++)
-			;
-		if (n == MSG_FDS)
-			return true;
-	}
+	/* a job message goes out in one piece or not at all; net.core.wmem_max may make this less, and
+	 * then arena says so to whom it concerns */
+	bool ok = n == MSG_FDS && setsockopt(mine[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0;
+	for (size_t i = 0; ok && i < MSG_FDS; i++)
+		ok = fcntl(mine[i], F_SETFL, O_NONBLOCK | (i == 1 ? O_WRONLY : 0)) == 0 &&
+		     (i == 0 || uid == (uid_t)-1 || fchown(theirs[i], uid, (gid_t)uid) == 0);
+	if (ok)
+		return true;
 	int saved = errno;
 	for (size_t i = 0; i < n; i++)
 		(void)close(mine[i]), (void)close(theirs[i]);
@@ -84,7 +85,8 @@ static void build(uint32_t id, uint32_t profile, bool probe)
 		tell_failed(id, &e);
 		return;
 	}
-	if (!open_ends(mine, theirs)) {
+	if (!open_ends(&w.slots[n], mine, theirs)) {
+		jail_slot_spent(&w.jail, &w.slots[n]);
 		tell_failed(id, &(struct jail_error){"pipes", errno});
 		return;
 	}
@@ -92,6 +94,7 @@ static void build(uint32_t id, uint32_t profile, bool probe)
 	if (pid == 0)
 		cell_main(&w.jail, &w.slots[n], theirs, probe);
 	if (pid < 0) {
+		jail_slot_spent(&w.jail, &w.slots[n]);
 		tell_failed(id, &(struct jail_error){"clone", errno});
 	} else {
 		w.cells[n].pid = pid;
@@ -191,7 +194,7 @@ static bool probe(struct msg_hello *h, struct jail_error *e)
 
 	if (!jail_slot_ready(&w.jail, &w.slots[0], 0, e))
 		return false;
-	if (!open_ends(mine, theirs)) {
+	if (!open_ends(&w.slots[0], mine, theirs)) {
 		*e = (struct jail_error){"pipes", errno};
 		return false;
 	}
@@ -209,6 +212,7 @@ static bool probe(struct msg_hello *h, struct jail_error *e)
 		if (n < 0)
 			(void)kill(pid, SIGKILL);
 		(void)waitpid(pid, NULL, 0); /* no handler is installed: not interrupted */
+		jail_slot_spent(&w.jail, &w.slots[0]);
 	}
 	if (n != sizeof r || r.error) {
 		if (n == sizeof r) {
@@ -252,6 +256,8 @@ static _Noreturn void serve(enum jail_mode mode, uint16_t port)
 	if (mode == JAIL_BASIC && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
 		die("warden: subreaper:");
 	bool ok = jail_open(&w.jail, mode, port, &e);
+	/* a command of the same user must not find us in /proc */
+	ok = ok && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0;
 	if (ok) {
 		confine(&e);
 		ok = probe(&hello, &e);

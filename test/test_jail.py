@@ -196,10 +196,11 @@ REFUSED = {
     'clone': (0x10000000 | 17, 0, 0, 0, 0), 'clone3': (0, 0), 'kcmp': (1, 1, 0, 0, 0), 'lookup_dcookie': (0, 0, 0), 'fanotify_init': (0, 0),
     'io_setup': (0, 0), 'vmsplice': (-1, 0, 0, 0), 'pidfd_getfd': (-1, -1, 0), 'process_madvise': (-1, 0, 0, 0, 0), 'move_pages': (0, 0, 0, 0, 0, 0),
     'migrate_pages': (0, 0, 0, 0), 'mq_open': (0, 0, 0, 0), 'nfsservctl': (0, 0, 0), 'quotactl_fd': (-1, 0, 0, 0), 'memfd_secret': (0,),
-    'memfd_create': (0, 0),
+    'memfd_create': (0, 0), 'mbind': (0, 0, 0, 0, 0, 0), 'set_mempolicy': (0, 0, 0), 'inotify_add_watch': (-1, 0, 0),
 }
 # the number itself in a higher half, and arguments of which the kernel reads 32 bits
-TRICKS = [('ioctl', (-1, 0x5412, 0)), ('ioctl', (-1, 0x541c, 0)), ('ioctl', (-1, 0xdead00005412, 0)), ('clone', (0x7f00000010000011, 0, 0, 0, 0)),
+TRICKS = [('fcntl', (0, 1024, 1)), ('fcntl', (0, 0xdead00000400, 1)), ('setpriority', (2, 0, 5)), ('setpriority', (0, 1, 5)),
+          ('prlimit64', (1, 0, 0, 0)), ('ioctl', (-1, 0x5412, 0)), ('ioctl', (-1, 0x541c, 0)), ('ioctl', (-1, 0xdead00005412, 0)), ('clone', (0x7f00000010000011, 0, 0, 0, 0)),
           ('socketpair', (0x100000002, 1, 0, 0)), ('personality', (0xdead00040000,))]
 
 
