@@ -117,6 +117,7 @@ def nothing_of_the_daemon(host):
                 check(b'm4rk-in' not in open('/proc/%d/environ' % p, 'rb').read(), p, 'shows the environment')
             except OSError:
                 pass
+        s.settled()
         for p in tree(s.pid) - {s.pid}:  # and the token is in no process but arena
             try:
                 with open('/proc/%d/maps' % p) as m, open('/proc/%d/mem' % p, 'rb', 0) as mem:
@@ -125,8 +126,10 @@ def nothing_of_the_daemon(host):
                         if 'rw' in line:
                             mem.seek(lo)
                             check(b'a-token-of-my-own' not in mem.read(hi - lo), 'the token is in process', p)
-            except OSError:
+            except PermissionError:
                 check(not host.root, 'root can read its children')
+            except OSError:
+                check(not alive(p), p, 'lives and can\'t be read')
 
 
 @test
