@@ -345,18 +345,30 @@ static void send_out(struct api *a, struct conn *c)
 	loop_timer(a->loop, &c->timer, STALL_MS);
 }
 
-/* IMF-fixdate, RFC 9110 section 5.6.7; made once a second. */
+static unsigned days_of_month(unsigned month, unsigned year)
+{
+	bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+	return month == 1 ? 28u + leap : 30u + ((month + (month < 7)) & 1); /* 0 is January */
+}
+
+/* IMF-fixdate, RFC 9110 section 5.6.7; made once a second. Not by libc's gmtime, which may open
+ * files of time zones. */
 static const char *date(struct api *a)
 {
-	static const char days[][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+	static const char days[][4] = {"Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"};
 	static const char months[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 	time_t t = time(NULL);
-	struct tm m;
-	if (t == a->date_s || !gmtime_r(&t, &m))
+	unsigned day = (unsigned)(t / 86400), second = (unsigned)(t % 86400), year = 1970, month = 0;
+
+	if (t == a->date_s)
 		return a->date;
 	a->date_s = t;
-	(void)text_printf(a->date, sizeof a->date, "%s, %02u %s %u %02u:%02u:%02u GMT", days[m.tm_wday], (unsigned)m.tm_mday,
-	                  months[m.tm_mon], 1900u + (unsigned)m.tm_year, (unsigned)m.tm_hour, (unsigned)m.tm_min, (unsigned)m.tm_sec);
+	const char *name = days[day % 7];
+	for (unsigned n; day >= (n = days_of_month(month, year)); day -= n)
+		if (++month == 12)
+			month = 0, year++;
+	(void)text_printf(a->date, sizeof a->date, "%s, %02u %s %u %02u:%02u:%02u GMT", name, day + 1, months[month], year,
+	                  second / 3600, second / 60 % 60, second % 60); /* fits */
 	return a->date;
 }
 

@@ -47,6 +47,17 @@ static bool is_alnum(char c)
 	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
+static int hex_digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* No field value has these (RFC 9110 section 5.5). */
+static bool is_control(char c)
+{
+	return ((unsigned char)c < 0x20 && c != '\t') || c == 0x7f;
+}
+
 /* Letters, digits and what else is allowed, at least one. */
 static bool consists_of(struct str s, const char *also)
 {
@@ -70,6 +81,9 @@ struct str http_host(struct str authority)
 	struct str host = {authority.p, n}, port = {authority.p + n, authority.n - n}, none = {NULL, 0};
 	uint64_t v;
 
+	for (size_t i = 0; i < host.n; i++) /* "%" HEXDIG HEXDIG */
+		if (host.p[i] == '%' && (i + 2 >= host.n || hex_digit(host.p[i + 1]) < 0 || hex_digit(host.p[i + 2]) < 0))
+			return none;
 	if (literal ? !end || !consists_of((struct str){host.p + 1, n - 2}, ":.") : !consists_of(host, "-._~%!$&'()*+,;="))
 		return none;
 	if (port.n && (port.p[0] != ':' || (port.n > 1 && !str_uint((struct str){port.p + 1, port.n - 1}, UINT16_MAX, &v))))
@@ -87,6 +101,7 @@ static bool starts(struct str s, const char *prefix)
  * (RFC 9112 section 3.2) */
 static int parse_target(struct http_req *r, struct str t)
 {
+	r->query = (struct str){t.p, 0};
 	if (str_eq(t, "*") && r->method == HTTP_OPTIONS) {
 		r->path = t;
 		return HTTP_MORE;
@@ -98,7 +113,7 @@ static int parse_target(struct http_req *r, struct str t)
 		t = (struct str){t.p + 7 + r->authority.n, t.n - 7 - r->authority.n};
 		if (t.n == 0 || t.p[0] == '?') { /* an empty path is "/", RFC 9110 section 4.2.3 */
 			r->path = str_of("/");
-			r->query = t.n ? (struct str){t.p + 1, t.n - 1} : t;
+			r->query = (struct str){t.p + (t.n > 0), t.n - (t.n > 0)};
 			return HTTP_MORE;
 		}
 	}
@@ -106,7 +121,8 @@ static int parse_target(struct http_req *r, struct str t)
 		return refuse(r, 400, "the request target must start with '/'");
 	const char *q = memchr(t.p, '?', t.n);
 	r->path = (struct str){t.p, q ? (size_t)(q - t.p) : t.n};
-	r->query = q ? (struct str){q + 1, t.n - r->path.n - 1} : (struct str){t.p, 0};
+	if (q)
+		r->query = (struct str){q + 1, t.n - r->path.n - 1};
 	return HTTP_MORE;
 }
 
@@ -151,7 +167,7 @@ static int header_line(struct http_req *r, struct str l)
 		return refuse(r, 400, "malformed header line");
 	list = (struct str){colon + 1, l.n - name.n - 1};
 	for (size_t i = 0; i < list.n; i++)
-		if (((unsigned char)list.p[i] < 0x20 && list.p[i] != '\t') || list.p[i] == 0x7f)
+		if (is_control(list.p[i]))
 			return refuse(r, 400, "control character in a header");
 	v = list;
 	while (v.n && (v.p[0] == ' ' || v.p[0] == '\t'))
@@ -247,15 +263,10 @@ int http_parse(struct http_req *r, struct str in)
 	return HTTP_MORE;
 }
 
-enum { SIZE, EXTENSION, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER, TRAILER_LF };
+enum { SIZE, EXTENSION, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER, TRAILER_VALUE, TRAILER_LF };
 /* Chunk extensions and trailers mean nothing here; together they may be this long, or a client
  * could send 250 bytes of them for each byte that counts. */
 enum { EXTRA_MAX = 16384 };
-
-static int hex_digit(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
 
 /* One byte outside of data: HTTP_MORE, HTTP_DONE or 400. c->line counts what the line has so far. */
 static int chunk_byte(struct http_chunks *c, char ch)
@@ -276,7 +287,7 @@ static int chunk_byte(struct http_chunks *c, char ch)
 	case EXTENSION:
 		if (ch == '\r')
 			c->state = SIZE_LF;
-		else if (((unsigned char)ch < 0x20 && ch != '\t') || ch == 0x7f || ++c->extra > EXTRA_MAX)
+		else if (is_control(ch) || ++c->extra > EXTRA_MAX)
 			return 400;
 		return HTTP_MORE;
 	case SIZE_LF:
@@ -289,13 +300,21 @@ static int chunk_byte(struct http_chunks *c, char ch)
 	case DATA_LF:
 		c->state = SIZE;
 		return ch == '\n' ? HTTP_MORE : 400;
-	case TRAILER:
-		if (ch == '\r')
+	case TRAILER: /* as strict as a header line, or the next request's start could pass for one */
+		if (ch == '\r' && c->line == 0)
 			c->state = TRAILER_LF;
-		else if (((unsigned char)ch < 0x20 && ch != '\t') || ++c->extra > EXTRA_MAX)
+		else if (ch == ':' && c->line)
+			c->state = TRAILER_VALUE;
+		else if (!is_token((struct str){&ch, 1}) || ++c->extra > EXTRA_MAX)
 			return 400;
 		else
 			c->line++;
+		return HTTP_MORE;
+	case TRAILER_VALUE:
+		if (ch == '\r')
+			c->state = TRAILER_LF;
+		else if (is_control(ch) || ++c->extra > EXTRA_MAX)
+			return 400;
 		return HTTP_MORE;
 	default: /* TRAILER_LF */
 		if (ch != '\n')
@@ -318,8 +337,10 @@ int http_dechunk(struct http_chunks *c, const char *in, size_t *n, struct buf *o
 			rc = chunk_byte(c, in[at++]);
 			continue;
 		}
-		if (c->left > out->cap - out->n)
-			return 413;
+		if (c->left > out->cap - out->n) {
+			rc = 413;
+			break;
+		}
 		size_t take = *n - at < c->left ? *n - at : (size_t)c->left;
 		memmove(out->p + out->n, in + at, take);
 		out->n += take;

@@ -382,9 +382,11 @@ static void begin(struct json_writer *w, bool is_key)
 void json_open(struct json_writer *w, bool object)
 {
 	begin(w, false);
-	if (++w->depth > JSON_DEPTH)
+	if (w->depth == JSON_DEPTH) {
 		w->b->full = true;
-	uint64_t bit = 1ull << (w->depth & 63);
+		return;
+	}
+	uint64_t bit = 1ull << ++w->depth;
 	w->objects = object ? w->objects | bit : w->objects & ~bit;
 	w->comma = false;
 	buf_str(w->b, object ? "{" : "[");

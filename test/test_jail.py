@@ -244,7 +244,8 @@ def foreign_calls(host):
         for name, code in (('int 0x80 getpid', b'\xb8\x14\0\0\0\xcd\x80\xc3'), ('x32 getpid', b'\xb8\x27\0\0\x40\x0f\x05\xc3')):
             r = s.run('exec python3 -', stdin='import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write(%r)\n'
                       'f = ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(m)))\nprint(f())\n' % code)
-            equal((r['signal'], r['stdout']), ('SIGSYS', ''), name)
+            # a kernel without that door at all kills in its own way
+            check(r['signal'] in ('SIGSYS', 'SIGSEGV') and r['stdout'] == '', name, r)
 
 
 @test

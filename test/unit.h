@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static int unit_passed, unit_failed;
+static int unit_passed, unit_failed, unit_skipped;
 
 __attribute__((format(printf, 2, 3))) static inline void check(bool ok, const char *fmt, ...)
 {
@@ -27,7 +27,7 @@ __attribute__((format(printf, 2, 3))) static inline void check(bool ok, const ch
 
 static inline int unit_end(const char *name)
 {
-	(void)printf("%s: %d passed, %d failed\n", name, unit_passed, unit_failed);
+	(void)printf("%s: %d passed, %d failed, %d skipped\n", name, unit_passed, unit_failed, unit_skipped);
 	return unit_failed > 0;
 }
 

@@ -60,7 +60,7 @@ static bool is_sound(const struct sys_bpf_insn *p, size_t n)
 
 /* Never in a cell, on any terms, but for the argument tests below. */
 static const char forbidden[] =
-	" socket connect accept accept4 bind listen ptrace process_vm_readv process_vm_writev reboot kexec_load kexec_file_load init_module"
+	" socket connect accept accept4 bind listen setsockopt ptrace process_vm_readv process_vm_writev reboot kexec_load kexec_file_load init_module"
 	" finit_module delete_module create_module mount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig fsmount fspick"
 	" mount_setattr statmount listmount setns unshare keyctl add_key request_key bpf perf_event_open userfaultfd io_uring_setup io_uring_enter"
 	" io_uring_register io_setup io_submit io_destroy io_getevents io_pgetevents io_cancel open_by_handle_at name_to_handle_at swapon swapoff acct"
@@ -81,6 +81,8 @@ static const char needed[] =
 static const char arena[] =
 	" read write close poll ppoll readv writev sendto recvfrom sendmsg recvmsg shutdown exit exit_group rt_sigreturn restart_syscall clock_gettime madvise accept4"
 	" setsockopt ";
+/* What the warden needs to build cells with and, of the above, nothing else; every cell inherits its filter. */
+static const char build[] = " mount umount2 pivot_root chroot setns unshare mount_setattr sethostname setdomainname setsockopt ";
 /* Which argument decides, a value of it that must pass, one that must not. */
 static const struct { const char *name; int arg; uint64_t passes, refused; } tested[] = {
 	{"clone", 0, 17, 0x20000}, {"clone", 0, 0x01200011, 0x02000000}, {"clone", 0, 0x3d0f00, 0x04000000}, {"clone", 0, 17, 0x08000000},
@@ -155,7 +157,8 @@ static void prove(const struct bpf_ask *ask)
 		else if (!c)
 			ok = got == ERRNO(ENOSYS);
 		else if (ask->role == BPF_WARDEN)
-			ok = got == SYS_RET_ALLOW || got == ERRNO(EPERM) || got == ERRNO(ENOSYS);
+			ok = got == (in(build, c->name) || in(needed, c->name) || strcmp(c->name, "clone") == 0 ? SYS_RET_ALLOW : in(forbidden, c->name) ? ERRNO(EPERM) :
+			             strcmp(c->name, "clone3") == 0 ? ERRNO(ENOSYS) : got == ERRNO(EPERM) ? got : SYS_RET_ALLOW);
 		else if (strcmp(c->name, "clone3") == 0)
 			ok = got == ERRNO(ENOSYS);
 		else if (in(forbidden, c->name))
@@ -166,7 +169,7 @@ static void prove(const struct bpf_ask *ask)
 			ok = got == (ask->strict ? ERRNO(EPERM) : SYS_RET_ALLOW);
 		else if (strcmp(c->name, "memfd_create") == 0)
 			ok = got == (ask->memfd ? SYS_RET_ALLOW : ERRNO(EPERM));
-		else if (strcmp(c->name, "shmget") == 0)
+		else if (strcmp(c->name, "shmget") == 0 || strcmp(c->name, "semget") == 0 || strcmp(c->name, "msgget") == 0)
 			ok = got == (ask->memcg ? SYS_RET_ALLOW : ERRNO(EPERM));
 		else
 			ok = got == SYS_RET_ALLOW || got == ERRNO(EPERM);
@@ -211,8 +214,23 @@ static void prove(const struct bpf_ask *ask)
 	check(run(p, n, &limit) == (ask->shared_pids ? ERRNO(EPERM) : SYS_RET_ALLOW), "prlimit of another process");
 }
 
+/* One row a call, sorted; a number twice would give the later row's verdict to both. */
+static void sorted(void)
+{
+	size_t n;
+	const struct bpf_call *c = bpf_calls(&n);
+	for (size_t i = 0; i < n; i++) {
+		bool alone = true;
+		for (size_t k = 0; k < i; k++)
+			alone = alone && c[k].x86_64 < c[i].x86_64 && strcmp(c[k].name, c[i].name) != 0 && (c[i].aarch64 < 0 || c[k].aarch64 != c[i].aarch64);
+		check(alone, "%s is out of order or has another's name or number", c[i].name);
+	}
+}
+
 static void prove_all(void)
 {
+	sorted();
+	words_are_known(build);
 	words_are_known(forbidden);
 	words_are_known(needed);
 	words_are_known(arena);
@@ -230,6 +248,7 @@ static void prove_numbers(const char *header, uint32_t arch)
 	unsigned nr, seen = 0;
 	FILE *f = fopen(header, "r");
 	if (!f) {
+		unit_skipped++;
 		(void)printf("SKIP  unit_bpf: %s is not there to prove the numbers\n", header);
 		return;
 	}
@@ -243,7 +262,7 @@ static void prove_numbers(const char *header, uint32_t arch)
 		if (strcmp(name, "syscalls") == 0 || strcmp(name, "arch_specific_syscall") == 0 || (nr >= 403 && nr <= 423))
 			continue; /* 403 to 423 are the 64-bit times of 32-bit CPUs */
 		seen++;
-		check(c == NULL || number(c, arch) < 0 || number(c, arch) == (int)nr, "%s is %u in %s and %d here", name, nr, header, c ? number(c, arch) : 0);
+		check(c == NULL || number(c, arch) == (int)nr, "%s is %u in %s and %d here", name, nr, header, c ? number(c, arch) : 0);
 		check(c != NULL || nr > 460, "%s is in %s and not in the table", name, header);
 	}
 	(void)fclose(f);
@@ -296,7 +315,8 @@ static void attempts(void)
 	check(attempt(5000, 0, 0) == ENOSYS, "an unknown call, made for real");
 #ifdef __x86_64__
 	check(attempt(SYS_getpid | 0x40000000, 0, 0) == 1000 + SIGSYS, "x32, made for real");
-	check(attempt(-80, 0, 0) == 1000 + SIGSYS, "int 0x80, made for real");
+	int door = attempt(-80, 0, 0); /* a kernel without that door at all kills in its own way */
+	check(door == 1000 + SIGSYS || door == 1000 + SIGSEGV, "int 0x80, made for real: %d", door);
 #endif
 }
 

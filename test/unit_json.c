@@ -16,7 +16,7 @@ static const char *const refused[] = {
 	"", " ", "nul", "nulll", "True", "NULL", "tru", "truefalse", "undefined", "NaN", "Infinity", "-Infinity", "-", "+1", "01", "-01", "00",
 	"1.", ".5", "-.5", "1.e5", "1e", "1e+", "1E-", "0x10", "1_000", "1 2", "--1", "1-", "1e5.5", "1,", "\"", "\"a", "'a'", "\"\\\"", "\"\\x41\"",
 	"\"\\u\"", "\"\\u12\"", "\"\\u123g\"", "\"\\U0041\"", "\"\\a\"", "\"\\'\"", "\"\\0\"", "\"\\\n\"", "\"\n\"", "\"\t\"", "\"\x01\"", "\"\x1f\"",
-	"\"\\ud800\"", "\"\\udc00\"", "\"\\ud800x\"", "\"\\ud800\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\\ud800\"", "\"\\ud83d\\\"",
+	"\"\\ud800\"", "\"\\udc00\"", "\"\\ud800x\"", "\"\\ud800\\ud800\"", "\"\\ud800\\u0041\"", "\"\\ud800\\ue000\"", "\"\\ud800\\udbff\"", "\"\\udc00\\ud800\"", "\"\\ud83d\\\"",
 	"\"\x80\"", "\"\xbf\"", "\"\xc0\x80\"", "\"\xc1\xbf\"", "\"\xc3\"", "\"\xc3(\"", "\"\xe0\x80\x80\"", "\"\xe0\x9f\xbf\"", "\"\xe2\x82\"",
 	"\"\xed\xa0\x80\"", "\"\xed\xbf\xbf\"", "\"\xf0\x80\x80\x80\"", "\"\xf0\x8f\xbf\xbf\"", "\"\xf0\x9f\xa6\"", "\"\xf4\x90\x80\x80\"",
 	"\"\xf5\x80\x80\x80\"", "\"\xfe\"", "\"\xff\"", "[", "]", "{", "}", "[1", "[1,", "[1,]", "[,1]", "[,]", "[1 2]", "[1}", "{1}", "{\"a\"}",
@@ -127,6 +127,64 @@ static const char *written(struct str s, size_t cap)
 	return NULL;
 }
 
+/* Refusals have their offset and stay; nothing is read beyond the end. */
+static void edges(void)
+{
+	static const struct { const char *text; size_t at; } where[] = {
+		{"[1,x]", 3}, {"{\"a\":1 2}", 7}, {"[] 1", 3}, {"", 0}, {"  ", 2}, {"[1,]", 3}, {"{1}", 1}, {"nul", 0},
+	};
+	static const struct { const char *raw, *name; bool same; } names[] = {
+		{"", "", true}, {"a", "", false}, {"", "a", false}, {"abc", "abc", true}, {"abcd", "abc", false}, {"ab", "abc", false}, {"\\u0061\\u0062c", "abc", true},
+		{"abc\\u0000", "abc", false}, {"\\u0000", "\0", false}, {"abc\\u0000", "abc\0", false}, {"\\u0161", "a", false}, {"Abc", "abc", false}, {"\\/", "/", true}, {"\\ud83d\\ude00", "=", false},
+	};
+	static const struct { const char *raw, *text; size_t n; } escaped[] = {
+		{"\\\"\\\\\\/\\b\\f\\n\\r\\t", "\"\\/\b\f\n\r\t", 8}, {"\\u0000x", "\0x", 2}, {"\\u007F\\u0080", "\x7f\xc2\x80", 3}, {"\\u07ff\\u0800", "\xdf\xbf\xe0\xa0\x80", 5},
+		{"\\ud7FF\\ue000\\uffff", "\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf", 9}, {"\\ud800\\udc00\\uDBFF\\uDFFF", "\xf0\x90\x80\x80\xf4\x8f\xbf\xbf", 8}, {"\\\\u0041", "\\u0041", 6},
+	};
+	static const struct { const char *text; bool ok; int64_t v; } ints[] = {
+		{"0", true, 0}, {"-0", true, 0}, {"-1", true, -1}, {"9007199254740993", false, 0}, {"-9007199254740993", false, 0}, {"1.0", false, 0}, {"1e0", false, 0},
+		{"9223372036854775808", false, 0}, {"18446744073709551617", false, 0}, {"", false, 0}, {"-", false, 0},
+	};
+	char one[8];
+	bool lossy = false;
+
+	for (size_t i = 0; i < countof(where); i++) {
+		struct str in = {guard_copy(where[i].text, strlen(where[i].text)), strlen(where[i].text)};
+		struct json_reader r = {.in = in};
+		size_t at;
+		check(json_check(in, &at) && at == where[i].at, "%s: refused at %zu, not %zu", where[i].text, at, where[i].at);
+		for (int k = 0; k < 99; k++)
+			(void)json_next(&r); /* errors are in r */
+		check(r.error && r.at == where[i].at && json_next(&r).kind == JSON_END, "%s: the error does not stay", where[i].text);
+	}
+	for (size_t i = 0; i < countof(names); i++)
+		check(json_is((struct str){guard_copy(names[i].raw, strlen(names[i].raw)), strlen(names[i].raw)}, names[i].name) == names[i].same, "%s is %s", names[i].raw, names[i].name);
+	for (size_t i = 0; i < countof(escaped); i++) {
+		struct str s = json_unescape((struct str){guard_copy(escaped[i].raw, strlen(escaped[i].raw)), strlen(escaped[i].raw)});
+		check(s.n == escaped[i].n && memcmp(s.p, escaped[i].text, s.n) == 0, "unescaped %s", escaped[i].raw);
+	}
+	for (size_t i = 0; i < countof(ints); i++) {
+		int64_t v = 77;
+		bool is = json_int(str_of(ints[i].text), &v);
+		check(is == ints[i].ok && v == (is ? ints[i].v : 77), "int %s", ints[i].text);
+	}
+	for (size_t cap = 0; cap < 6; cap++) { /* an escape goes in whole or not at all */
+		struct buf b = {guard_new(cap), 0, cap, false};
+		check(json_escape(&b, str_of("\x01"), &lossy) == 0 && b.n == 0 && !b.full, "part of an escape in %zu bytes", cap);
+		check(json_escape(&b, str_of("\xf0\x9f\xa6\x80"), &lossy) == (cap < 4 ? 0 : 4) && b.n == (cap < 4 ? 0 : 4), "part of UTF-8 in %zu bytes", cap);
+	}
+	check(!lossy, "lossy without a loss");
+	struct buf b = {one, 0, sizeof one, false};
+	check(json_escape(&b, str_of("\x7f"), &lossy) == 1 && b.n == 6 && memcmp(one, "\\u007f", 6) == 0, "DEL is escaped: logs are read in terminals");
+	char text[64];
+	b = (struct buf){text, 0, sizeof text, false};
+	struct json_writer w = {.b = &b};
+	json_open(&w, false);
+	json_number(&w, INT64_MIN), json_number(&w, INT64_MAX), json_number(&w, 0);
+	json_elsewhere(&w), buf_str(&b, "{}"), json_close(&w);
+	check(!b.full && str_eq((struct str){b.p, b.n}, "[-9223372036854775808,9223372036854775807,0,{}]"), "numbers: %.*s", (int)b.n, b.p);
+}
+
 static void writer(void)
 {
 	uint32_t seed = 12345;
@@ -174,7 +232,7 @@ static void writer(void)
 
 static void misuse(void)
 {
-	for (int i = 0; i < 9; i++) {
+	for (int i = 0; i < 11; i++) {
 		char out[1024];
 		struct buf b = {out, 0, sizeof out, false};
 		struct json_writer w = {.b = &b};
@@ -190,6 +248,8 @@ static void misuse(void)
 		case 6: json_key(&w, "k"); json_key(&w, "l"); break;             /* two keys */
 		case 7: json_close(&w); json_close(&w); break;                   /* closed twice */
 		case 8: for (int d = 0; d < 40; d++) { json_key(&w, "k"); json_open(&w, true); } break; /* too deep */
+		case 9: for (int d = 0; d < 99; d++) json_open(&w, false); for (int d = 0; d < 99; d++) json_close(&w); break; /* deeper than the bits */
+		case 10: for (int d = 1; d < JSON_DEPTH; d++) { json_key(&w, "k"); json_open(&w, true); } check(!b.full, "depth 32"); json_key(&w, "k"); json_open(&w, true); break; /* 33 */
 		}
 		check(b.full, "misuse %d went through", i);
 	}
@@ -199,6 +259,7 @@ int main(void)
 {
 	grammar();
 	reader();
+	edges();
 	writer();
 	misuse();
 	return unit_end("unit_json");
