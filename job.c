@@ -398,8 +398,10 @@ static void cell_ready(struct jobs *q, struct cell *c, const struct msg_ready *r
 
 static void check_end(struct jobs *q, struct job *j)
 {
+	/* asked to end, it may have ended by itself before the question came */
+	bool ran = j->st == JOB_RUN || (j->st == JOB_ENDING && j->has_result && !j->res.ended_early);
 	if (j->ended == JOB_ENDED)
-		finish(q, j, j->st == JOB_RUN ? (j->has_result ? JOB_RAN : JOB_CELL_DIED) : j->outcome);
+		finish(q, j, ran ? JOB_RAN : j->outcome);
 }
 
 static void kill_job(struct jobs *q, struct job *j, enum job_outcome outcome)
@@ -505,7 +507,8 @@ void job_timer(struct jobs *q, struct timer *t)
 		finish(q, j, JOB_BUSY);
 	} else if (j->ended & JOB_RESULT) {
 		/* ended, and somebody who can't be of this cell still holds its pipes' other ends */
-		finish(q, j, j->st == JOB_RUN ? JOB_RAN : j->outcome);
+		j->ended = JOB_ENDED;
+		check_end(q, j);
 	} else if (j->st == JOB_RUN) {
 		j->st = JOB_ENDING;
 		j->outcome = JOB_TIMED_OUT;
