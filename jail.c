@@ -254,10 +254,13 @@ static bool make_base(struct jail_cgroup *g, const char *parent, const char *con
 	if (!text_printf(g->dir, sizeof g->dir, "%s/omniarena-%d", parent, (int)getpid()) || (mkdir(g->dir, 0700) < 0 && errno != EEXIST))
 		return false;
 	g->lock_fd = open(g->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* 0700: no other user can hold the lock */
-	if (g->lock_fd < 0 || flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0)
+	if (g->lock_fd < 0 || flock(g->lock_fd, LOCK_EX | LOCK_NB) < 0 ||
+	    (g->v2 && sys_write_file(path("%s/cgroup.subtree_control", g->dir), "+memory +pids") < 0)) {
+		int saved = errno;
+		(void)rmdir(g->dir);
+		errno = saved;
 		return false;
-	if (g->v2 && sys_write_file(path("%s/cgroup.subtree_control", g->dir), "+memory +pids") < 0)
-		return false;
+	}
 	if (g->v2) /* a weight is welcome, not needed */
 		(void)sys_write_file(path("%s/cgroup.subtree_control", g->dir), "+cpu");
 	return true;
