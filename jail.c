@@ -467,7 +467,7 @@ static bool make_sysdirs(void)
 static bool make_devices(void)
 {
 	char to[24];
-	(void)umask(0); /* a device that not all may write is none */
+	(void)umask(0); /* this process ends soon, and a device that not all may write is none */
 	if (mkdir("dev", 0755) < 0 || mount("tmpfs", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k,nr_inodes=32") < 0)
 		return false;
 	for (size_t i = 0; i < countof(devices); i++) {
@@ -479,7 +479,6 @@ static bool make_devices(void)
 		    (sys_mount_restrict(to, SYS_MOUNT_ATTR_RDONLY | SYS_MOUNT_ATTR_NOSUID) < 0 && errno != ENOSYS))
 			return false; /* read-only: it can be written to, and not touched */
 	}
-	(void)umask(022);
 	for (size_t i = 0; i < countof(dev_links); i++)
 		if (symlink(dev_links[i].target, dev_links[i].name) < 0)
 			return false;

@@ -8,6 +8,7 @@ import base64, contextlib, fnmatch, http.client, json, os, pwd, re, shutil, sign
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASIC = 'Basic ' + base64.b64encode(b'arena:omniarena').decode()
 TESTS = []
+UNIQUE = '%07d' % os.getpid()  # stands for '@' in commands, so that two runs at once do not see each other's
 
 
 class Skip(Exception):
@@ -153,7 +154,7 @@ class Server:
 
     def run(self, cmd, **fields):
         kw = {k: fields.pop(k) for k in ('conn', 'timeout') if k in fields}
-        return self.post({'cmd': cmd, **fields}, **kw)
+        return self.post({'cmd': cmd.replace('@', UNIQUE), **fields}, **kw)
 
     def ok(self, cmd, **fields):
         """stdout of a command that must succeed"""
@@ -228,7 +229,7 @@ def status(pid):
 
 def having(text):
     """Pids whose command line has text in it (zombies have none), but not our own."""
-    out = []
+    text, out = text.replace('@', UNIQUE), []
     for p in pids():
         try:
             with open('/proc/%d/cmdline' % p, 'rb') as f:

@@ -41,6 +41,7 @@ def health_tells_the_truth(host):
         limits = h['limits']
         equal((limits['timeout_ms'], limits['max_mem_mb'], limits['max_cpu_sec'], limits['max_processes'], limits['max_file_mb'],
                limits['max_open_files']), (5000, 64, 5, 5, 10, 32))
+        equal(s.ok('cat /proc/self/oom_score_adj; umask'), '500\n0022\n')
         equal(h['binary_bytes'], os.path.getsize(os.path.join(host.work, 'omniarena')))
 
 
@@ -249,19 +250,35 @@ def foreign_calls(host):
 
 
 @test
+def waiting_cells_have_no_privilege(host):
+    """Process 1 and the child beside it, before any command: nothing that a command could borrow."""
+    with host.server() as s:
+        s.settled()
+        cells = tree(s.pid) - {s.pid, s.warden()}
+        check(len(cells) >= 8, cells)
+        for p in cells:
+            st = status(p)
+            equal((st['CapInh'], st['CapPrm'], st['CapEff'], st['CapBnd'], st['CapAmb'], st['NoNewPrivs'], st['Seccomp']), ('0' * 16,) * 5 + ('1', '2'), p)
+            if os.geteuid() == 0:  # proc(5): the files of what is not dumpable are root's
+                equal(os.stat('/proc/%d/mem' % p).st_uid, 0, 'dumpable', p)
+        if os.geteuid() == 0:
+            equal({os.stat('/proc/%d/mem' % p).st_uid for p in (s.pid, s.warden())}, {0}, 'arena and warden are dumpable')
+
+
+@test
 def cells_apart(host):
     """Two cells at once can neither see nor signal one another, and have uids of their own where uids can be had."""
     with host.server() as s:
-        a = threading.Thread(target=s.run, args=('exec sleep 2.345',))
-        b = threading.Thread(target=s.run, args=('exec sleep 2.345',))
+        a = threading.Thread(target=s.run, args=('exec sleep 2.345@',))
+        b = threading.Thread(target=s.run, args=('exec sleep 2.345@',))
         a.start(), b.start()
-        until(lambda: len(having('2.345')) == 2, what='two commands run')
-        uids = {status(p)['Uid'].split()[0] for p in having('2.345')}
+        until(lambda: len(having('2.345@')) == 2, what='two commands run')
+        uids = {status(p)['Uid'].split()[0] for p in having('2.345@')}
         equal(len(uids), 2 if host.root else 1)
         if host.root:
             check(all(0x70000000 <= int(u) < 0x80000000 for u in uids), uids)
         equal(s.ok('ps ax 2>/dev/null | grep -c "[2].345"; kill -9 -1; echo'), '0\n\n')
-        equal(len(having('2.345')), 2)
+        equal(len(having('2.345@')), 2)
         a.join(), b.join()
 
 

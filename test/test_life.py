@@ -135,7 +135,7 @@ def drains(host):
     """SIGTERM: no new work, what runs ends and is answered, nothing stays."""
     s = host.server()
     w, idle = s.warden(), s.connect()
-    t, out = running(s, '1.234')
+    t, out = running(s, '1.234@')
     all_of_it = tree(s.pid)
     s.proc.send_signal(signal.SIGTERM)
     equal(idle.recv(1), b'', 'an idle connection is closed')
@@ -155,12 +155,12 @@ def listening(port):
 @test
 def told_twice(host):
     s = host.server()
-    t, out = running(s, '4.321')
+    t, out = running(s, '4.321@')
     s.proc.send_signal(signal.SIGTERM)
     until(lambda: 'ending' in s.log(), what='it drains')
     s.proc.send_signal(signal.SIGINT)
     s.wait(4)
-    until(lambda: not having('4.321'), what='the command is gone')
+    until(lambda: not having('4.321@'), what='the command is gone')
 
 
 @test
@@ -168,12 +168,12 @@ def killed_arena(host):
     """kill -9 of arena ends warden and every cell at once, and leaves no cgroup."""
     s = host.server()
     w = s.warden()
-    t, out = running(s, '4.111')
+    t, out = running(s, '4.111@')
     whole = tree(s.pid) - {s.pid}
     s.proc.kill()
     s.wait()
     until(lambda: not [p for p in whole if alive(p)], 3, 'warden and cells are gone')
-    equal((having('4.111'), cgroups(w)), ([], set()))
+    equal((having('4.111@'), cgroups(w)), ([], set()))
 
 
 @test
@@ -181,7 +181,7 @@ def killed_warden(host):
     """kill -9 of the warden ends every cell at once; arena says so, answers, and ends; the next start clears up."""
     s = host.server()
     w = s.warden()
-    t, out = running(s, '4.222')
+    t, out = running(s, '4.222@')
     whole = tree(s.pid) - {s.pid, w}
     os.kill(w, signal.SIGKILL)
     until(lambda: not [p for p in whole if alive(p)], 3, 'cells are gone')
@@ -207,8 +207,8 @@ def killed_cells(host):
                 pass
         s.settled()
         equal(s.ok(WORKS), '42\n')
-        t, out = running(s, '4.333')
-        os.kill([p for p in tree(s.pid) if set(children(p)) & set(having('4.333'))][0], signal.SIGKILL)
+        t, out = running(s, '4.333@')
+        os.kill([p for p in tree(s.pid) if set(children(p)) & set(having('4.333@'))][0], signal.SIGKILL)
         t.join(10)
         check(isinstance(out[0], AssertionError) and '"code":"internal"' in str(out[0]), out)
         equal(s.ok(WORKS), '42\n')
@@ -259,6 +259,7 @@ def basic(host):
         if h['layers']['landlock']:
             for path in (host.file('secret'), '/etc/shadow', '/etc/hostname', '/var'):
                 check(s.run('cat %s; test -d %s && ls %s' % (path, path, path))['exit_code'] != 0, path, 'can be read')
+            equal(s.run('cp /bin/true t && ./t')['exit_code'], 126, 'what is written can be executed')
             check(s.run('echo x > /tmp/elsewhere')['exit_code'] != 0, 'the host\'s /tmp can be written')
         equal(s.ok('kill -9 -1; echo alive'), 'alive\n')
         r = s.run('chmod 0 .; mkdir -p /tmp/x 2>/dev/null; exec python3 -', stdin='import resource\ntry: resource.prlimit(%d, resource.RLIMIT_CPU, (9, 9))\n'
@@ -267,14 +268,14 @@ def basic(host):
         equal(s.run('kill 0; sleep 9')['signal'], 'SIGTERM')
         if landlock_abi() >= 6:  # before 6.12 nothing fences signals to other processes of the same user
             equal(s.ok('kill -9 %d; echo alive' % s.pid), 'alive\n')
-        r = s.run('(setsid sleep 3.14159 &) ; (sleep 3.14159 & sleep 3.14159) & sleep 0.1; echo done')
+        r = s.run('(setsid sleep 3.14159@ &) ; (sleep 3.14159@ & sleep 3.14159@) & sleep 0.1; echo done')
         equal((r['exit_code'], r['stdout']), (0, 'done\n'))
-        until(lambda: not having('3.14159'), 3, 'strays are gone')
-        r = s.run('trap "" TERM; sleep 2.71828 & sleep 2.71828', timeout_ms=300)
+        until(lambda: not having('3.14159@'), 3, 'strays are gone')
+        r = s.run('trap "" TERM; sleep 2.71828@ & sleep 2.71828@', timeout_ms=300)
         equal((r['timed_out'], r['exit_code']), (True, 124))
-        until(lambda: not having('2.71828'), 3, 'strays are gone')
-        equal(s.post({'cmd': '(setsid sleep 3.33333 &); sleep 3.33333 & kill -9 $PPID; sleep 9'}, 500)['code'], 'internal')
-        until(lambda: not having('3.33333'), 3, 'strays of a killed process 1 are gone')
+        until(lambda: not having('2.71828@'), 3, 'strays are gone')
+        equal(s.post({'cmd': '(setsid sleep 3.33333@ &); sleep 3.33333@ & kill -9 $PPID; sleep 9'}, 500)['code'], 'internal')
+        until(lambda: not having('3.33333@'), 3, 'strays of a killed process 1 are gone')
         equal(s.ok(WORKS), '42\n')
     check(not os.path.exists(where), 'the folder stays')
     with basic_server(host) as s:  # and what a killed one leaves, the next one sweeps
