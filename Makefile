@@ -54,7 +54,7 @@ omniarena-sanitized: $(SRC) $(wildcard *.h) build/flags
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CPPFLAGS) $(SANITIZE) -o $@ $(SRC)
 
 # ---- tests ----
-UNITS := $(foreach u,http json bpf,build/test/unit_$u)
+UNITS := $(foreach u,http json bpf loop,build/test/unit_$u)
 HOOKS := $(foreach n,1 2 3 4 5 6 7 8 9 10,omniarena-hook$n)
 CAN_SANITIZE := $(shell echo 'int main(void){return 0;}' | $(DEBUG_CC) -xc $(SANITIZE) -o /dev/null - 2>/dev/null && echo yes)
 
@@ -66,7 +66,7 @@ build/test/%: test/%.c test/unit.h $(SRC) build/flags
 	$(CC) $(ALL) -I. -o $@ $< $(UNIT_SRC) $(LINK)
 build/test/%-sanitized: test/%.c test/unit.h $(SRC) build/flags
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) -I. $(SANITIZE) -o $@ $< $(UNIT_SRC)
-UNIT_SRC := util.c sys.c http.c json.c bpf.c
+UNIT_SRC := util.c sys.c http.c json.c bpf.c loop.c
 omniarena-hook%: $(SRC:%.c=build/%.o) arena.c test/hook.c
 	$(CC) $(ALL) -DTEST_HOOK=$* -o $@ arena.c test/hook.c $(filter-out build/arena.o,$(SRC:%.c=build/%.o)) $(LINK)
 
