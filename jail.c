@@ -29,6 +29,7 @@
 
 enum { NAMESPACED = JAIL_ROOT | JAIL_USER };
 enum { CLONE_CGROUP_NS = 0x02000000 }; /* CLONE_NEWCGROUP, since 4.6 */
+enum { INITIAL_USERNS = 0xeffffffd };   /* its inode on every kernel: PROC_USER_INIT_INO, linux/proc_ns.h */
 /* What the warden keeps as root: to enter namespaces and mount (SYS_ADMIN, SYS_CHROOT), to become a
  * slot's uid and empty its capabilities (SETUID, SETGID, SETPCAP), to end it (KILL), to give it its
  * pipes (CHOWN), and to remove a folder from a cgroup root, which is not root's to write (DAC_OVERRIDE). */
@@ -531,7 +532,7 @@ static int make_template(const struct jail *j, const struct jail_slot *s, struct
 		return fail(e, "/etc/alternatives"), -1;
 	/* In a user namespace the kernel lets a process mount a proc only while it can see another one
 	 * whole (mount_namespaces(7)): the cell drops this one right after mounting its own. */
-	if (j->mode == JAIL_USER && mount("/proc", "mnt", NULL, MS_BIND | MS_REC, NULL) < 0)
+	if (j->in_userns && mount("/proc", "mnt", NULL, MS_BIND | MS_REC, NULL) < 0)
 		return fail(e, "proc for the cells"), -1;
 	if (sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return fail(e, "pivot_root"), -1;
@@ -605,10 +606,11 @@ bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_e
 	j->landlock_abi = sys_landlock_abi();
 	if (j->landlock_abi == 0)
 		missing(j, LAYER_LANDLOCK, "this kernel has no Landlock", 0);
-	open_cgroups(j);
 	j->masks = find_masks();
+	j->in_userns = mode == JAIL_USER || ns_inode("user") != INITIAL_USERNS;
 	if (mode == JAIL_USER && !enter_userns(j->uid_base, e))
 		return false;
+	open_cgroups(j); /* as who will use them */
 	for (size_t i = 0; i < countof(ns_files); i++)
 		j->home_ns[i] = ns_inode(ns_files[i]);
 	if (mode == JAIL_BASIC) {
@@ -785,7 +787,7 @@ static enum result step_proc(const struct site *c)
 	/* hidepid=2, proc(5): a cell sees its own processes only, and not process 1, which is ours */
 	if (mount("proc", "/proc", "proc", flags, "hidepid=2") < 0)
 		return FAILED;
-	if (c->j->mode == JAIL_USER && umount2("/mnt", MNT_DETACH) < 0)
+	if (c->j->in_userns && umount2("/mnt", MNT_DETACH) < 0)
 		return FAILED;
 	for (size_t i = 0; i < countof(proc_masks); i++) {
 		if (!(c->j->masks >> i & 1))
@@ -1072,8 +1074,8 @@ bool jail_surrender(uid_t uid_base, struct jail_error *e)
 		return false;
 	if ((own_ns || root) && sys_cap_bound(0) < 0)
 		return fail(e, "bounding set");
-	if (root && setpriority(PRIO_PROCESS, 0, -5) < 0) /* so that no crowd of cells keeps it from answering */
-		return fail(e, "priority");
+	if (root) /* so that no crowd of cells keeps it from answering; a container may lack the right */
+		(void)setpriority(PRIO_PROCESS, 0, -5);
 	if (root && (setgroups(0, NULL) < 0 || !become(uid_base + MSG_CELLS_MAX)))
 		return fail(e, "own uid");
 	if (sys_capset(0) < 0 || sys_capget(&left) < 0 || left != 0)

@@ -24,6 +24,7 @@ struct jail {
 	char tmp[32]; /* basic: our folder in the host's /tmp, locked as long as we live */
 	int landlock_abi;
 	bool userns, cgroup;
+	bool in_userns; /* the warden lives in a user namespace: ours, or the container's */
 	bool shared_count; /* RLIMIT_NPROC counts processes that are not the cell's */
 	unsigned masks; /* bit i: this host has file i of the list that is masked in /proc */
 	struct jail_cgroup { char dir[224]; bool v2; int lock_fd; } cgroups[JAIL_CONTROLLERS];

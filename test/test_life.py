@@ -228,6 +228,41 @@ os.execv(sys.argv[1], sys.argv[1:])
 '''
 
 
+# Root as containers have it: with a container engine's usual capabilities, without SYS_ADMIN; and in
+# a user namespace of its own, where no further ones may be made.
+FEW_CAPABILITIES = '''
+import ctypes, os, sys
+for cap in set(range(64)) - {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}: ctypes.CDLL(None).prctl(24, cap, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+'''
+OWN_USERNS = '''
+import ctypes, os, sys
+(ready, tell), (done, say) = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.read(ready, 1)
+    for f in ('uid_map', 'gid_map'): open('/proc/%d/%s' % (os.getppid(), f), 'w').write('0 0 4294967295')
+    os._exit(os.write(say, b'x') != 1)
+if ctypes.CDLL(None).unshare(0x10000000): sys.exit('no user namespaces here at all')
+os.write(tell, b'x'), os.read(done, 1), os.wait()
+open('/proc/sys/user/max_user_namespaces', 'w').write('0')
+os.setresgid(0, 0, 0), os.setresuid(0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+'''
+
+
+@test
+def containers(host):
+    """Root of a container gets the whole jail where the kernel has a way to it."""
+    if not host.root:
+        raise Skip('about root')
+    for wrap, missing in ((FEW_CAPABILITIES, {'cgroup'}), (OWN_USERNS, {'userns'})):
+        with host.server(wrap=('/usr/bin/python3', '-c', wrap)) as s:
+            h = s.health()
+            equal((h['isolation'], missing <= set(h['missing'])), ('kernel', True), s.log())
+            equal(s.ok('id -un; ls | wc -l; ls /proc | grep -c "^[0-9]*$"; grep -h ^Cap /proc/self/status | grep -c 0000000000000000').split()[-1], '5')
+            check(s.run('cat /etc/shadow; kill -9 %d' % s.pid)['exit_code'] != 0)
+
+
 def landlock_abi():
     return ctypes.CDLL(None, use_errno=True).syscall(444, None, 0, 1)
 
