@@ -285,8 +285,9 @@ static int chunk_byte(struct http_chunks *c, char ch)
 		c->state = ch == '\r' ? SIZE_LF : EXTENSION;
 		return ch == '\r' || ch == ';' ? HTTP_MORE : 400;
 	case EXTENSION:
+	case TRAILER_VALUE:
 		if (ch == '\r')
-			c->state = SIZE_LF;
+			c->state = c->state == EXTENSION ? SIZE_LF : TRAILER_LF;
 		else if (is_control(ch) || ++c->extra > EXTRA_MAX)
 			return 400;
 		return HTTP_MORE;
@@ -309,12 +310,6 @@ static int chunk_byte(struct http_chunks *c, char ch)
 			return 400;
 		else
 			c->line++;
-		return HTTP_MORE;
-	case TRAILER_VALUE:
-		if (ch == '\r')
-			c->state = TRAILER_LF;
-		else if (is_control(ch) || ++c->extra > EXTRA_MAX)
-			return 400;
 		return HTTP_MORE;
 	default: /* TRAILER_LF */
 		if (ch != '\n')
