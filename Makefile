@@ -1,12 +1,14 @@
 # make            ./omniarena, static
 # make debug      ./omniarena-sanitized, with address and undefined-behaviour sanitizers
 # make test       all tests, after installing what they need (says so first)
+# make bench      what a judgement by the policy costs, as a table
+# make fuzz T=60  libFuzzer on each target, that many seconds
 # make lint       clang-tidy, formatting and layering
 # make lines      lines that hold code, per module
 # CPPFLAGS='-DPORT=8080 -DAUTH_PASS="\"...\""' sets the compile-time names of conf.h.
 .SUFFIXES:
 
-SRC := util.c sys.c json.c http.c bpf.c msg.c loop.c conf.c jail.c cell.c warden.c job.c api.c arena.c
+SRC := util.c sys.c json.c http.c shell.c bpf.c msg.c loop.c conf.c policy.c view.c jail.c cell.c warden.c job.c api.c cli.c arena.c
 
 # A musl compiler where there is one: musl-gcc, or a cc that is musl's own (Alpine).
 ifeq ($(origin CC),default)
@@ -27,7 +29,7 @@ LINK    := $(if $(SPECS),-static -nostartfiles -Wl$(comma)-pie$(comma)--no-dynam
            -Wl,--gc-sections,-z,text,-z,relro,-z,now,-z,noexecstack -s $(LDFLAGS)
 SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: all debug test test-programs lint lines clean
+.PHONY: all debug test bench fuzz test-programs lint lines clean
 all: omniarena
 
 omniarena: $(SRC:%.c=build/%.o)
@@ -54,21 +56,36 @@ omniarena-sanitized: $(SRC) $(wildcard *.h) build/flags
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CPPFLAGS) $(SANITIZE) -o $@ $(SRC)
 
 # ---- tests ----
-UNITS := $(foreach u,http json bpf loop,build/test/unit_$u)
+UNITS := $(foreach u,http json bpf loop shell,build/test/unit_$u)
 HOOKS := $(foreach n,1 2 3 4 5 6 7 8 9 10,omniarena-hook$n)
 CAN_SANITIZE := $(shell echo 'int main(void){return 0;}' | $(DEBUG_CC) -xc $(SANITIZE) -o /dev/null - 2>/dev/null && echo yes)
 
 test:
 	test/run
 
-test-programs: $(UNITS) $(HOOKS) $(if $(CAN_SANITIZE),omniarena-sanitized $(UNITS:%=%-sanitized))
+test-programs: $(UNITS) $(HOOKS) omniarena-unjudged build/test/differ $(if $(CAN_SANITIZE),omniarena-sanitized $(UNITS:%=%-sanitized))
 build/test/%: test/%.c test/unit.h $(SRC) build/flags
 	$(CC) $(ALL) -I. -o $@ $< $(UNIT_SRC) $(LINK)
 build/test/%-sanitized: test/%.c test/unit.h $(SRC) build/flags
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) -I. $(SANITIZE) -o $@ $< $(UNIT_SRC)
-UNIT_SRC := util.c sys.c http.c json.c bpf.c loop.c
+UNIT_SRC := util.c sys.c http.c json.c bpf.c loop.c shell.c policy.c conf.c
+# the parser switched off: the jail alone must keep the lists
+omniarena-unjudged: $(SRC:%.c=build/%.o) policy.c test/unjudged.c
+	$(CC) $(ALL) -Dpolicy_judge=policy_judge_unused -c -o build/test/policy.o policy.c
+	$(CC) $(ALL) -o $@ test/unjudged.c build/test/policy.o $(filter-out build/policy.o,$(SRC:%.c=build/%.o)) $(LINK)
 omniarena-hook%: $(SRC:%.c=build/%.o) arena.c test/hook.c
 	$(CC) $(ALL) -DTEST_HOOK=$* -o $@ arena.c test/hook.c $(filter-out build/arena.o,$(SRC:%.c=build/%.o)) $(LINK)
+
+# what a judgement costs
+bench: build/test/bench
+	build/test/bench
+
+# T seconds of random input for each target, in as many processes as there are cores; needs clang's libFuzzer
+T := 60
+fuzz: build/test/fuzz_shell
+	test/fuzz/run $(T) build/test/fuzz_shell
+build/test/fuzz_%: test/fuzz/%.c $(UNIT_SRC) | build/test
+	clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(UNIT_SRC)
 
 lint:
 	test/layers *.c *.h

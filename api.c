@@ -24,7 +24,7 @@ enum {
 };
 
 enum error {
-	E_BAD_JSON, E_BAD_REQUEST, E_UNAUTHORIZED, E_ORIGIN, E_NOT_FOUND, E_METHOD, E_TIMEOUT, E_TOO_LARGE,
+	E_BAD_JSON, E_BAD_REQUEST, E_UNAUTHORIZED, E_ORIGIN, E_CAPABILITY, E_NOT_FOUND, E_METHOD, E_TIMEOUT, E_TOO_LARGE,
 	E_BUSY, E_NO_PLACE, E_DRAINING, E_ISOLATION, E_INTERNAL, E_NOT_IMPLEMENTED,
 };
 static const struct { int status; const char *code, *extra; } errors[] = {
@@ -32,6 +32,7 @@ static const struct { int status; const char *code, *extra; } errors[] = {
 	[E_BAD_REQUEST] = {400, "bad_request", NULL},
 	[E_UNAUTHORIZED] = {401, "unauthorized", "WWW-Authenticate: Basic realm=\"OmniArena\"\r\n"},
 	[E_ORIGIN] = {403, "origin", NULL},
+	[E_CAPABILITY] = {403, "capability", NULL},
 	[E_NOT_FOUND] = {404, "not_found", NULL},
 	[E_METHOD] = {405, "method", NULL},
 	[E_TIMEOUT] = {408, "timeout", NULL},
@@ -45,20 +46,34 @@ static const struct { int status; const char *code, *extra; } errors[] = {
 };
 
 typedef void handler(struct api *a, struct conn *c);
-static handler get_healthz, get_health, post_exec;
+static handler get_healthz, get_health, post_exec, any_policy, post_test, post_reload, post_profile;
 
-enum { PUBLIC = 1 };
+/* ADMIN: not for an agent's own token, which must not widen what holds for it */
+enum { PUBLIC = 1, ADMIN = 2 };
 static const struct route { const char *path; unsigned methods, flags; handler *run; const char *allow; } routes[] = {
 	{"/healthz", HTTP_GET, PUBLIC, get_healthz, "Allow: GET, HEAD, OPTIONS\r\n"},
 	{"/api/health", HTTP_GET, 0, get_health, "Allow: GET, HEAD, OPTIONS\r\n"},
 	{"/api/exec", HTTP_POST, 0, post_exec, "Allow: POST, OPTIONS\r\n"},
+	{"/api/policy", HTTP_GET | HTTP_POST, ADMIN, any_policy, "Allow: GET, HEAD, POST, OPTIONS\r\n"},
+	{"/api/policy/test", HTTP_POST, 0, post_test, "Allow: POST, OPTIONS\r\n"},
+	{"/api/policy/reload", HTTP_POST, ADMIN, post_reload, "Allow: POST, OPTIONS\r\n"},
+	{"/api/profile", HTTP_POST, ADMIN, post_profile, "Allow: POST, OPTIONS\r\n"},
 };
 
 /* ---- memory and places ---- */
 
-bool api_init(struct api *a, const struct conf *conf, struct loop *l, struct jobs *q, const struct msg_hello *hello)
+static void tell_lists(struct api *a)
 {
-	*a = (struct api){.conf = conf, .loop = l, .jobs = q, .hello = hello, .started_ms = now_ms(),
+	static char names[MSG_ASK_MAX];
+	struct buf b = {names, 0, sizeof names, false};
+	uint32_t forbidden = (uint32_t)policy_programs(a->policy, POLICY_BLACK, &b);
+	uint32_t allowed = (uint32_t)policy_programs(a->policy, POLICY_WHITE, &b); /* the file is no larger than this */
+	job_set_lists(a->jobs, (struct str){b.p, b.n}, forbidden, allowed);
+}
+
+bool api_init(struct api *a, struct conf *conf, struct policy *policy, struct loop *l, struct jobs *q, const struct msg_hello *hello)
+{
+	*a = (struct api){.conf = conf, .policy = policy, .loop = l, .jobs = q, .hello = hello, .started_ms = now_ms(),
 	                  .conns = conf->max_connections, .bigs = conf->max_running};
 	size_t each = API_IN + API_OUT + API_TEXT;
 	size_t all = a->conns * each + a->bigs * HTTP_BODY_MAX;
@@ -76,6 +91,7 @@ bool api_init(struct api *a, const struct conf *conf, struct loop *l, struct job
 			.timer = {.kind = API_CONN_TIMER, .id = (uint32_t)i, .place = -1},
 		};
 	a->big = p;
+	tell_lists(a);
 	return true;
 }
 
@@ -104,6 +120,15 @@ static void big_free(struct api *a, struct conn *c)
 	(void)madvise(a->big + (size_t)c->big * HTTP_BODY_MAX, HTTP_BODY_MAX, MADV_DONTNEED); /* only saves memory */
 	a->big_used[c->big] = false;
 	c->big = -1;
+}
+
+/* Room for a large reply, which the connection keeps until it is sent; the request's body may be gone then. */
+static bool big_reply(struct api *a, struct conn *c, struct buf *b)
+{
+	if (c->big < 0 && !big_take(a, c))
+		return false;
+	*b = (struct buf){a->big + (size_t)c->big * HTTP_BODY_MAX, 0, HTTP_BODY_MAX, false};
+	return true;
 }
 
 /* The command that runs for this connection, if there is one, is not wanted any more. */
@@ -207,15 +232,29 @@ static bool is_local(const struct conn *c)
 
 enum credential { NOBODY, PUBLISHED, OWN };
 
-static enum credential credential(const struct api *a, const struct conn *c)
+/* The agent whose own token this is, or NULL. */
+static const struct conf_agent *token_agent(const struct api *a, struct str token)
+{
+	const struct conf_agent *found = NULL;
+	for (size_t i = 0; i < a->conf->agents; i++) /* all of them, so that the time says nothing */
+		if (str_same_ct(token, str_of(a->conf->agent[i].token)) && a->conf->agent[i].token[0])
+			found = &a->conf->agent[i];
+	return found;
+}
+
+/* who: the agent that the credential is for alone, or NULL. */
+static enum credential credential(const struct api *a, const struct conn *c, const struct conf_agent **who)
 {
 	struct str value = c->req.header[HTTP_AUTHORIZATION], scheme;
 	char plain[256], both[sizeof a->conf->user + sizeof a->conf->pass];
 
+	*who = NULL;
 	if (!value.p || !str_word(&value, &scheme))
 		return NOBODY;
 	while (value.n && value.p[0] == ' ')
 		value.p++, value.n--;
+	if (str_ieq(scheme, "Bearer") && (*who = token_agent(a, value)))
+		return OWN;
 	if (str_ieq(scheme, "Bearer"))
 		return !str_same_ct(value, str_of(a->conf->token)) || !a->conf->accept_token ? NOBODY : a->conf->own_token ? OWN : PUBLISHED;
 	if (!str_ieq(scheme, "Basic") || value.n > sizeof plain)
@@ -232,7 +271,8 @@ static enum credential credential(const struct api *a, const struct conn *c)
  * a credential that is not published. */
 static bool may_call(const struct api *a, const struct conn *c)
 {
-	return !conf_default_credentials(a->conf) || is_local(c) || credential(a, c) == OWN;
+	const struct conf_agent *who;
+	return !conf_default_credentials(a->conf) || is_local(c) || credential(a, c, &who) == OWN;
 }
 
 /* What Access-Control-Allow-Origin answers: nothing to a page that may not call; a local one is
@@ -441,11 +481,35 @@ static void preflight(struct api *a, struct conn *c)
 	      "Access-Control-Max-Age: 600\r\n");
 }
 
+/* Which agent calls: the one whose token it shows, else the one that X-Agent names. NULL, or why not. */
+static const char *identify(struct api *a, struct conn *c, const struct conf_agent *who, enum error *e)
+{
+	struct str name = c->req.header[HTTP_X_AGENT];
+
+	*e = E_BAD_REQUEST;
+	if (name.p && !conf_is_name(name))
+		return "X-Agent must have 1 to 63 of A-Z a-z 0-9 . _ -";
+	*e = E_CAPABILITY;
+	if (who && name.p && !str_eq(name, who->name))
+		return "this token is another agent's than X-Agent says";
+	c->who = who ? who : conf_agent(a->conf, name.p ? name : str_of("default"));
+	if (c->who && c->who->token[0] && !who)
+		return "this agent has a token of its own, and is nobody without it";
+	if (who && (c->route->flags & ADMIN))
+		return "an agent's own token can't see or change the policy that holds for it";
+	return NULL;
+}
+
 /* The head is whole: may this go on? False: it is answered. */
 static bool admit(struct api *a, struct conn *c)
 {
 	const struct http_req *r = &c->req;
+	const struct conf_agent *who = NULL;
+	const char *why;
+	enum error e;
+
 	c->route = NULL;
+	c->who = NULL;
 	for (size_t i = 0; i < countof(routes); i++)
 		if (str_eq(r->path, routes[i].path))
 			c->route = &routes[i];
@@ -458,7 +522,7 @@ static bool admit(struct api *a, struct conn *c)
 		preflight(a, c);
 		return false;
 	}
-	if (!public && credential(a, c) == NOBODY) {
+	if (!public && credential(a, c, &who) == NOBODY) {
 		refuse(a, c, E_UNAUTHORIZED, "wrong or missing credentials");
 		return false;
 	}
@@ -468,6 +532,10 @@ static bool admit(struct api *a, struct conn *c)
 	}
 	if (!(c->route->methods & r->method) && !(r->method == HTTP_HEAD && (c->route->methods & HTTP_GET))) {
 		refuse_as(a, c, 405, "method", c->route->allow, "this path does not know that method");
+		return false;
+	}
+	if (!public && (why = identify(a, c, who, &e))) {
+		refuse(a, c, e, why);
 		return false;
 	}
 	return true;
@@ -629,7 +697,7 @@ static void put_layers(struct json_writer *w, const struct api *a)
 {
 	json_key(w, "layers");
 	json_open(w, true);
-	json_put_truth(w, "policy", false); /* no list is judged or enforced yet */
+	json_put_truth(w, "policy", true);
 	for (unsigned l = 0; l < LAYERS; l++)
 		json_put_truth(w, msg_layer_name(l), a->hello->layers >> l & 1);
 	json_close(w);
@@ -641,11 +709,32 @@ static void put_layers(struct json_writer *w, const struct api *a)
 	json_close(w);
 }
 
+/* How well the default profile's lists are kept by the jail, not by the parser alone. */
+static void put_enforcement(struct json_writer *w, const struct api *a)
+{
+	const char *why = a->jobs->profile == CONF_PERMISSIVE ? "permissive forbids nothing" :
+	                  !a->jobs->view[a->jobs->profile].known ? "the first jail with these lists is still being made" :
+	                  a->jobs->view[a->jobs->profile].why;
+
+	json_put_string(w, "whitelist_enforcement", str_of(*why ? "partial" : "kernel"));
+	json_key(w, "whitelist_enforcement_why");
+	if (*why)
+		(void)json_string(w, str_of(why)); /* a path of the host may be anything */
+	else
+		json_null(w);
+}
+
+/* The wall time that a profile's commands have at most. */
+static uint32_t timeout_of(const struct api *a, const struct conf_profile *p)
+{
+	return a->conf->timeout_ms && a->conf->timeout_ms < p->timeout_ms ? (uint32_t)a->conf->timeout_ms : p->timeout_ms;
+}
+
 static void put_limits(struct json_writer *w, const struct api *a, const struct conf_profile *p)
 {
 	json_key(w, "limits");
 	json_open(w, true);
-	json_put_number(w, "timeout_ms", p->timeout_ms);
+	json_put_number(w, "timeout_ms", timeout_of(a, p));
 	json_put_number(w, "max_mem_mb", p->memory_mb);
 	json_put_number(w, "max_cpu_sec", p->cpu_sec);
 	json_put_number(w, "max_processes", p->processes);
@@ -667,11 +756,12 @@ static void get_health(struct api *a, struct conn *c)
 	json_put_string(&w, "version", str_of(CONF_VERSION));
 	json_put_number(&w, "uptime_sec", (int64_t)(a->loop->now - a->started_ms) / 1000);
 	json_put_number(&w, "total_execs", (int64_t)a->execs);
-	json_put_number(&w, "blocked_cmds", 0);
+	json_put_number(&w, "blocked_cmds", (int64_t)a->blocked);
 	json_put_string(&w, "profile", str_of(p->name));
 	json_put_number(&w, "profile_id", a->jobs->profile);
 	json_put_string(&w, "isolation", str_of(isolation(a)));
 	put_layers(&w, a);
+	put_enforcement(&w, a);
 	json_put_number(&w, "agents_count", 0);
 	json_put_number(&w, "max_rate_per_agent", 0);
 	json_put_number(&w, "max_rps", 0);
@@ -695,30 +785,13 @@ static void get_health(struct api *a, struct conn *c)
 	reply_text(a, c, 200, "application/json", NULL);
 }
 
-/* ---- exec ---- */
+/* ---- bodies ---- */
 
-enum field { F_CMD, F_ARGV, F_STDIN, F_ENV, F_CWD, F_TIMEOUT, F_ENCODING, F_LATER, FIELDS = F_LATER + 3 };
-static const struct { const char *name; enum json_kind kind; const char *needs; } fields[FIELDS] = {
-	[F_CMD] = {"cmd", JSON_STRING, "'cmd' must be a string"},
-	[F_ARGV] = {"argv", JSON_ARRAY, "'argv' must be an array of strings"},
-	[F_STDIN] = {"stdin", JSON_STRING, "'stdin' must be a string"},
-	[F_ENV] = {"env", JSON_OBJECT, "'env' must be an object of strings"},
-	[F_CWD] = {"cwd", JSON_STRING, "'cwd' must be a string"},
-	[F_TIMEOUT] = {"timeout_ms", JSON_NUMBER, "'timeout_ms' must be a whole number of milliseconds, at least 1"},
-	[F_ENCODING] = {"encoding", JSON_STRING, "'encoding' must be 'utf8' or 'base64'"},
-	/* known, asked for, and not to be passed over in silence: what they promise is not kept yet */
-	[F_LATER] = {"allow", JSON_END, NULL}, {"put_files", JSON_END, NULL}, {"get_files", JSON_END, NULL},
-};
+/* A field that is known: JSON_END as its kind takes any. */
+struct field { const char *name; enum json_kind kind; const char *needs; };
 
-struct request { struct json_token field[FIELDS]; bool base64; };
-
-static bool has_nul(struct str s)
-{
-	return s.n && memchr(s.p, '\0', s.n);
-}
-
-/* Reads the body's fields, each at most once and of its kind. NULL, or the sentence and *e. */
-static const char *read_fields(struct str body, struct request *rq, enum error *e)
+/* Reads the body's known fields, each at most once and of its kind. NULL, or the sentence and *e. */
+static const char *read_fields(struct str body, const struct field *known, size_t n, struct json_token *out, enum error *e)
 {
 	struct json_reader r = {.in = body};
 	size_t at;
@@ -731,21 +804,325 @@ static const char *read_fields(struct str body, struct request *rq, enum error *
 		return "the body must be a JSON object";
 	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE;) {
 		(void)json_skip(&r, &t); /* checked above */
-		for (size_t f = 0; f < FIELDS; f++) {
-			if (!json_is(t.key, fields[f].name))
+		for (size_t f = 0; f < n; f++) {
+			if (!json_is(t.key, known[f].name))
 				continue;
-			if (f >= F_LATER) {
-				*e = E_NOT_IMPLEMENTED;
-				return "'allow', 'put_files' and 'get_files' are not implemented yet";
-			}
-			if (rq->field[f].kind != JSON_END)
+			if (out[f].kind != JSON_END)
 				return "a field is given twice";
-			if (t.kind != fields[f].kind)
-				return fields[f].needs;
-			rq->field[f] = t;
+			if (t.kind != known[f].kind && known[f].kind != JSON_END)
+				return known[f].needs;
+			out[f] = t;
 		}
 	}
 	return NULL;
+}
+
+/* The same for a connection, which is answered when it is false. */
+static bool take_fields(struct api *a, struct conn *c, const struct field *known, size_t n, struct json_token *out)
+{
+	enum error e;
+	const char *why = read_fields((struct str){c->body.p, c->body.n}, known, n, out, &e);
+	if (why)
+		refuse(a, c, e, why);
+	return !why;
+}
+
+/* A profile's number or name; CONF_PROFILES for what is none. */
+static uint32_t profile_of(const struct json_token *t)
+{
+	return t->kind == JSON_NUMBER ? conf_profile_id(t->text) : t->kind == JSON_STRING ? conf_profile_id(json_unescape(t->text)) : CONF_PROFILES;
+}
+
+/* ---- policy ---- */
+
+static void put_list(struct json_writer *w, const struct api *a, enum policy_list list, const char *name)
+{
+	json_key(w, name);
+	json_open(w, false);
+	for (size_t i = 0; i < a->policy->rules; i++)
+		if (a->policy->rule[i].list == list)
+			(void)json_string(w, a->policy->rule[i].text); /* what is no UTF-8 shows as U+FFFD */
+	json_close(w);
+}
+
+/* Closes a reply that was written into big_reply's room, and sends it. */
+static void reply_big(struct api *a, struct conn *c, struct json_writer *w)
+{
+	json_close(w);
+	buf_put(w->b, "\n", 1);
+	if (w->b->full)
+		refuse(a, c, E_INTERNAL, "the reply does not fit");
+	else {
+		add_piece(c, PIECE_PLAIN, (struct str){w->b->p, w->b->n});
+		reply(a, c, 200, "application/json", NULL);
+	}
+}
+
+/* The lists; unsaved: NULL where nothing was to be saved, "" where it was, else why not. */
+static void reply_policy(struct api *a, struct conn *c, const char *unsaved)
+{
+	struct buf b;
+	struct json_writer w = {.b = &b};
+
+	if (!big_reply(a, c, &b)) {
+		refuse(a, c, E_NO_PLACE, "too many large requests at once");
+		return;
+	}
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	put_list(&w, a, POLICY_BLACK, "blacklist");
+	put_list(&w, a, POLICY_WHITE, "whitelist");
+	json_put_number(&w, "profile", a->jobs->profile);
+	put_enforcement(&w, a);
+	if (unsaved) {
+		json_put_truth(&w, "persisted", !*unsaved);
+		if (*unsaved)
+			json_put_string(&w, "persisted_why", str_of(unsaved));
+	}
+	reply_big(a, c, &w);
+}
+
+/* Waits for the warden's answer. */
+static void wait_for_wall(struct api *a, struct conn *c)
+{
+	c->st = CONN_WAIT;
+	loop_timer_off(a->loop, &c->timer); /* the warden answers, or is lost and all ends */
+	loop_mod(a->loop, c->slot, POLLRDHUP);
+}
+
+static void any_policy(struct api *a, struct conn *c)
+{
+	static const struct field known[] = {
+		{"action", JSON_STRING, "'action' must be 'add' or 'remove'"},
+		{"list", JSON_STRING, "'list' must be 'blacklist' or 'whitelist'"},
+		{"pattern", JSON_STRING, "'pattern' must be a string"},
+	};
+	struct json_token f[countof(known)] = {{.kind = JSON_END}};
+
+	if (c->req.method != HTTP_POST) {
+		reply_policy(a, c, NULL);
+		return;
+	}
+	if (!take_fields(a, c, known, countof(known), f))
+		return;
+	for (size_t i = 0; i < countof(known); i++)
+		if (f[i].kind == JSON_END) {
+			refuse(a, c, E_BAD_REQUEST, known[i].needs);
+			return;
+		}
+	bool add = json_is(f[0].text, "add"), black = json_is(f[1].text, "blacklist");
+	const char *wrong = !add && !json_is(f[0].text, "remove") ? known[0].needs : !black && !json_is(f[1].text, "whitelist") ? known[1].needs :
+	                    policy_edit(a->policy, add, black ? POLICY_BLACK : POLICY_WHITE, json_unescape(f[2].text));
+	if (wrong) {
+		refuse(a, c, E_BAD_REQUEST, wrong);
+		return;
+	}
+	tell_lists(a);
+	if (job_ask(a->jobs, MSG_SAVE, c->id, (struct str){a->policy->file, a->policy->file_n}))
+		wait_for_wall(a, c);
+	else
+		reply_policy(a, c, "the warden can't be asked now");
+}
+
+static void put_verdict(struct json_writer *w, const struct verdict *v)
+{
+	json_key(w, "rule");
+	if (v->rule.p)
+		(void)json_string(w, v->rule);
+	else
+		json_null(w);
+	json_key(w, "program");
+	if (v->program.p)
+		(void)json_string(w, (struct str){v->program.p, v->program.n < 256 ? v->program.n : 256});
+	else
+		json_null(w);
+	json_key(w, "reason");
+	if (v->why)
+		(void)json_string(w, str_of(v->why));
+	else
+		json_null(w);
+}
+
+static void post_test(struct api *a, struct conn *c)
+{
+	static const struct field known[] = {
+		{"cmd", JSON_STRING, "'cmd' must be a string"},
+		{"profile", JSON_END, NULL},
+	};
+	static struct verdict v;
+	struct json_token f[countof(known)] = {{.kind = JSON_END}};
+	struct policy_ask ask = {.profile = c->who && c->who->profile >= 0 ? (uint32_t)c->who->profile : a->jobs->profile};
+	static char text[CMD_MAX];
+	struct buf b;
+	struct json_writer w = {.b = &b};
+
+	if (!take_fields(a, c, known, countof(known), f))
+		return;
+	if (f[1].kind != JSON_END)
+		ask.profile = profile_of(&f[1]);
+	if (f[0].kind == JSON_END || ask.profile == CONF_PROFILES) {
+		refuse(a, c, E_BAD_REQUEST, f[0].kind == JSON_END ? known[0].needs : "'profile' must be 0, 1, 2, strict, moderate or permissive");
+		return;
+	}
+	ask.text = json_unescape(f[0].text);
+	if (ask.text.n == 0 || ask.text.n > CMD_MAX || memchr(ask.text.p, '\0', ask.text.n)) {
+		refuse(a, c, E_BAD_REQUEST, "'cmd' must have 1 byte to 64 KiB, and no NUL");
+		return;
+	}
+	memcpy(text, ask.text.p, ask.text.n); /* the reply is written over the body */
+	ask.text.p = text;
+	policy_judge(a->policy, &ask, &v);
+	if (!big_reply(a, c, &b)) {
+		refuse(a, c, E_NO_PLACE, "too many large requests at once");
+		return;
+	}
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	json_put_truth(&w, "allowed", v.code == POLICY_OK);
+	json_put_string(&w, "code", str_of(policy_code_name(v.code)));
+	json_put_string(&w, "would_block", str_of(policy_code_name(v.would)));
+	put_verdict(&w, &v);
+	json_key(&w, "commands");
+	json_open(&w, false);
+	for (size_t i = 0; i < v.names; i++)
+		(void)json_string(&w, v.name[i]);
+	json_close(&w);
+	json_put_truth(&w, "commands_truncated", v.more_names);
+	json_put_truth(&w, "undecidable", v.undecided);
+	json_put_number(&w, "profile", ask.profile);
+	reply_big(a, c, &w);
+}
+
+static void post_profile(struct api *a, struct conn *c)
+{
+	static const struct field known[] = {{"profile", JSON_END, "'profile' must be 0, 1, 2, strict, moderate or permissive"}};
+	struct json_token f[1] = {{.kind = JSON_END}};
+	struct json_writer w = {.b = &c->text};
+
+	if (!take_fields(a, c, known, 1, f))
+		return;
+	uint32_t id = profile_of(&f[0]);
+	if (id == CONF_PROFILES) {
+		refuse(a, c, E_BAD_REQUEST, known[0].needs);
+		return;
+	}
+	const struct conf_profile *p = conf_profile(id);
+	a->conf->profile = id;
+	job_set_profile(a->jobs, id);
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	json_put_number(&w, "profile", id);
+	json_put_number(&w, "timeout_ms", timeout_of(a, p));
+	json_put_number(&w, "max_mem_mb", p->memory_mb);
+	json_put_number(&w, "max_cpu_sec", p->cpu_sec);
+	json_close(&w);
+	buf_put(&c->text, "\n", 1);
+	reply_text(a, c, 200, "application/json", NULL);
+}
+
+enum { NOBODY_WAITS = UINT32_MAX };
+
+void api_reload(struct api *a)
+{
+	if (!job_ask(a->jobs, MSG_FETCH, NOBODY_WAITS, (struct str){NULL, 0}))
+		warn("the policy file can't be read now: the warden does not listen");
+}
+
+static void post_reload(struct api *a, struct conn *c)
+{
+	if (job_ask(a->jobs, MSG_FETCH, c->id, (struct str){NULL, 0}))
+		wait_for_wall(a, c);
+	else
+		refuse(a, c, E_NO_PLACE, "the warden can't be asked now");
+}
+
+/* Both parts of the file are checked before either is taken. */
+static bool take_policy(struct api *a, int fd, const char *missing, bool *restart, char *why, size_t cap)
+{
+	static char text[CONF_FILE_MAX];
+	static struct conf next;
+	struct buf b = {text, 0, sizeof text, false};
+	bool ok = false;
+
+	next = *a->conf;
+	*restart = false;
+	if (*missing)
+		(void)text_printf(why, cap, "%s: %s", a->conf->config, missing);
+	else if (fd >= 0 && !conf_read_fd(fd, &b))
+		(void)text_printf(why, cap, "%s: %s", a->conf->config, errno == EFBIG ? "it is larger than 64 KiB" : strerror(errno));
+	else
+		ok = conf_apply(&next, (struct str){text, b.n}, true, restart, why, cap) &&
+		     policy_load(a->policy, (struct str){text, b.n}, a->conf->config, why, cap);
+	if (ok) {
+		*a->conf = next;
+		job_set_profile(a->jobs, (uint32_t)next.profile);
+		tell_lists(a);
+	}
+	memset(text, 0, sizeof text); /* it may have tokens */
+	memset(&next, 0, sizeof next);
+	return ok;
+}
+
+static void reply_reload(struct api *a, struct conn *c, bool restart)
+{
+	struct json_writer w = {.b = &c->text};
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	json_put_number(&w, "blacklist_count", (int64_t)a->policy->count[POLICY_BLACK]);
+	json_put_number(&w, "whitelist_count", (int64_t)a->policy->count[POLICY_WHITE]);
+	json_put_number(&w, "profile", a->jobs->profile);
+	json_put_truth(&w, "restart_needed", restart); /* for a key that can't change in a running server */
+	json_close(&w);
+	buf_put(&c->text, "\n", 1);
+	reply_text(a, c, 200, "application/json", NULL);
+}
+
+void api_wall_answer(struct api *a)
+{
+	struct conn *c = find(a, a->jobs->answer.id);
+	bool fetched = a->jobs->answer.type == MSG_FETCHED, restart = false, ok = true;
+	char why[256] = "";
+
+	if (fetched)
+		ok = take_policy(a, a->jobs->answer.fd, a->jobs->answer.why, &restart, why, sizeof why);
+	if (a->jobs->answer.fd >= 0)
+		(void)close(a->jobs->answer.fd); /* read only */
+	a->jobs->answer.fd = -1;
+	a->jobs->answer.type = 0;
+	if (fetched && (!c || !ok))
+		warn("%s", ok ? "the policy file was read anew" : why);
+	if (!c || c->st != CONN_WAIT || c->has_job)
+		return;
+	if (!fetched)
+		reply_policy(a, c, a->jobs->answer.why);
+	else if (ok)
+		reply_reload(a, c, restart);
+	else
+		refuse(a, c, E_BAD_REQUEST, why);
+	process(a, c); /* what was pipelined behind it */
+}
+
+/* ---- exec ---- */
+
+enum exec_field { F_CMD, F_ARGV, F_STDIN, F_ENV, F_CWD, F_TIMEOUT, F_ENCODING, F_ALLOW, F_PUT_FILES, F_GET_FILES, FIELDS };
+static const struct field fields[FIELDS] = {
+	[F_CMD] = {"cmd", JSON_STRING, "'cmd' must be a string"},
+	[F_ARGV] = {"argv", JSON_ARRAY, "'argv' must be an array of strings"},
+	[F_STDIN] = {"stdin", JSON_STRING, "'stdin' must be a string"},
+	[F_ENV] = {"env", JSON_OBJECT, "'env' must be an object of strings"},
+	[F_CWD] = {"cwd", JSON_STRING, "'cwd' must be a string"},
+	[F_TIMEOUT] = {"timeout_ms", JSON_NUMBER, "'timeout_ms' must be a whole number of milliseconds, at least 1"},
+	[F_ENCODING] = {"encoding", JSON_STRING, "'encoding' must be 'utf8' or 'base64'"},
+	[F_ALLOW] = {"allow", JSON_ARRAY, "'allow' must be an array of programs' names, without folders"},
+	/* known, asked for, and not to be passed over in silence: what they promise is not kept yet */
+	[F_PUT_FILES] = {"put_files", JSON_END, NULL}, [F_GET_FILES] = {"get_files", JSON_END, NULL},
+};
+
+struct request { struct json_token field[FIELDS]; bool base64; };
+
+static bool has_nul(struct str s)
+{
+	return s.n && memchr(s.p, '\0', s.n);
 }
 
 static const char *put_word(struct job *j, struct str s)
@@ -808,14 +1185,35 @@ static const char *put_env(struct job *j, const struct request *rq)
 	return NULL;
 }
 
+/* The only programs that may run. */
+static const char *put_allow(struct job *j, const struct request *rq)
+{
+	struct json_reader r = {.in = rq->field[F_ALLOW].text};
+
+	j->head.restricted = rq->field[F_ALLOW].kind != JSON_END;
+	if (!j->head.restricted)
+		return NULL;
+	(void)json_next(&r);
+	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE; j->head.allowc++) {
+		struct str name = json_unescape(t.text);
+		if (t.kind != JSON_STRING || j->head.allowc == POLICY_NAMES || name.n == 0 || name.n > MSG_NAME_MAX ||
+		    memchr(name.p, '/', name.n) || str_eq(name, ".") || str_eq(name, ".."))
+			return fields[F_ALLOW].needs;
+		if (put_word(j, name))
+			return fields[F_ALLOW].needs;
+	}
+	return NULL;
+}
+
 /* Fills the job from the request: NULL, or what is wrong with it. */
 static const char *fill_job(struct api *a, struct job *j, struct request *rq)
 {
-	const struct conf_profile *p = conf_profile(a->jobs->profile);
+	const struct conf_profile *p = conf_profile(j->profile);
+	uint32_t most = timeout_of(a, p);
 	struct json_token *f = rq->field;
 	struct str cwd = f[F_CWD].kind == JSON_END ? str_of("") : json_unescape(f[F_CWD].text);
 	const char *why;
-	int64_t ms = p->timeout_ms;
+	int64_t ms = most;
 
 	if (cwd.n > CWD_MAX)
 		return "'cwd' is too long";
@@ -823,35 +1221,93 @@ static const char *fill_job(struct api *a, struct job *j, struct request *rq)
 		return "'cwd' is empty";
 	if (f[F_TIMEOUT].kind != JSON_END && (!json_int(f[F_TIMEOUT].text, &ms) || ms < 1))
 		return fields[F_TIMEOUT].needs;
-	j->timeout_ms = ms < p->timeout_ms ? (uint32_t)ms : p->timeout_ms;
+	j->timeout_ms = ms < most ? (uint32_t)ms : most;
 	if (f[F_ENCODING].kind != JSON_END) {
 		rq->base64 = json_is(f[F_ENCODING].text, "base64");
 		if (!rq->base64 && !json_is(f[F_ENCODING].text, "utf8"))
 			return fields[F_ENCODING].needs;
 	}
-	if ((why = put_word(j, cwd)) || (why = put_argv(j, rq)) || (why = put_env(j, rq)))
+	if ((why = put_word(j, cwd)) || (why = put_argv(j, rq)) || (why = put_env(j, rq)) || (why = put_allow(j, rq)))
 		return why;
 	if (f[F_STDIN].kind != JSON_END)
 		j->stdin_data = json_unescape(f[F_STDIN].text);
 	return NULL;
 }
 
+/* The next n of the strings in a job's text, as slices. */
+static struct str *slices(const char **text, uint32_t n, struct str *out)
+{
+	for (uint32_t i = 0; i < n; i++, *text += out[i - 1].n + 1)
+		out[i] = str_of(*text);
+	return out;
+}
+
+/* Judges what the job is going to run. */
+static void judge_job(struct api *a, const struct job *j, bool shell, struct verdict *v)
+{
+	static struct str argv[MSG_WORDS_MAX], env[MSG_WORDS_MAX], allow[POLICY_NAMES];
+	const char *text = j->text.p + strlen(j->text.p) + 1; /* behind the folder */
+	struct policy_ask ask = {.profile = j->profile, .restricted = j->head.restricted, .allows = j->head.allowc};
+
+	(void)slices(&text, j->head.argc, argv);
+	(void)slices(&text, j->head.envc, env);
+	ask.allow = slices(&text, j->head.allowc, allow);
+	if (shell)
+		ask.text = argv[2];
+	else
+		ask.argv = argv, ask.argc = j->head.argc;
+	policy_judge(a->policy, &ask, v);
+	for (size_t i = 0; i < j->head.envc && v->code == POLICY_OK && (j->profile == CONF_STRICT || j->head.restricted); i++) {
+		struct str rest = env[i], name;
+		if (str_cut(&rest, '=', &name) && policy_is_run_by_shells(name)) {
+			v->code = POLICY_NOT_WHITELISTED;
+			v->why = "a shell runs what this variable of 'env' holds";
+		}
+	}
+}
+
+static void refuse_blocked(struct api *a, struct conn *c, const struct verdict *v)
+{
+	static const char *const texts[] = {
+		[POLICY_OK] = "", [POLICY_BLACKLISTED] = "command blocked by blacklist", [POLICY_NOT_WHITELISTED] = "command blocked by whitelist",
+		[POLICY_SYNTAX] = "command blocked: its syntax can't be read with certainty",
+	};
+	struct json_writer w = {.b = &c->text};
+
+	a->blocked++;
+	json_open(&w, true);
+	json_put_truth(&w, "ok", false);
+	json_put_string(&w, "error", str_of(texts[v->code]));
+	json_put_string(&w, "code", str_of(policy_code_name(v->code)));
+	put_verdict(&w, v);
+	if (v->code == POLICY_NOT_WHITELISTED) {
+		size_t n = 0;
+		json_key(&w, "allowed");
+		json_open(&w, false);
+		for (size_t i = 0; i < a->policy->rules && n < 32; i++)
+			if (a->policy->rule[i].list == POLICY_WHITE && a->policy->rule[i].text.n < 32)
+				(void)json_string(&w, a->policy->rule[i].text), n++;
+		json_close(&w);
+	}
+	json_close(&w);
+	buf_put(&c->text, "\n", 1);
+	reply_text(a, c, 403, "application/json", NULL);
+}
+
 static void post_exec(struct api *a, struct conn *c)
 {
 	struct request rq = {.base64 = false};
-	enum error e;
-	const char *why = read_fields((struct str){c->body.p, c->body.n}, &rq, &e);
+	static struct verdict v;
+	const char *why;
 
-	if (why) {
-		refuse(a, c, e, why);
+	if (!take_fields(a, c, fields, FIELDS, rq.field))
+		return;
+	if (rq.field[F_PUT_FILES].kind != JSON_END || rq.field[F_GET_FILES].kind != JSON_END) {
+		refuse(a, c, E_NOT_IMPLEMENTED, "'put_files' and 'get_files' are not implemented yet");
 		return;
 	}
 	if (a->draining) {
 		refuse(a, c, E_DRAINING, "the server is shutting down");
-		return;
-	}
-	if (a->conf->require_isolation == CONF_KERNEL && strcmp(isolation(a), "kernel") != 0) {
-		refuse(a, c, E_ISOLATION, "this host gives no kernel isolation, and require_isolation asks for it");
 		return;
 	}
 	struct job *j = job_new(a->jobs, c->id);
@@ -859,11 +1315,24 @@ static void post_exec(struct api *a, struct conn *c)
 		refuse(a, c, E_BUSY, "too many commands are running and waiting");
 		return;
 	}
+	if (c->who && c->who->profile >= 0)
+		j->profile = (uint32_t)c->who->profile;
 	why = fill_job(a, j, &rq);
 	if (why || j->text.full) {
 		bool full = j->text.full && !why;
 		job_drop(a->jobs, j);
-		refuse(a, c, full ? E_TOO_LARGE : E_BAD_REQUEST, full ? "'argv' and 'env' together are larger than 128 KiB" : why);
+		refuse(a, c, full ? E_TOO_LARGE : E_BAD_REQUEST, full ? "'argv', 'env' and 'allow' together are larger than 128 KiB" : why);
+		return;
+	}
+	judge_job(a, j, rq.field[F_CMD].kind != JSON_END, &v);
+	if (v.code != POLICY_OK) {
+		refuse_blocked(a, c, &v); /* what it names is in the job's text */
+		job_drop(a->jobs, j);
+		return;
+	}
+	if (a->conf->require_isolation == CONF_KERNEL && strcmp(isolation(a), "kernel") != 0) {
+		job_drop(a->jobs, j);
+		refuse(a, c, E_ISOLATION, "this host gives no kernel isolation, and require_isolation asks for it");
 		return;
 	}
 	j->base64 = rq.base64;

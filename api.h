@@ -10,6 +10,7 @@
 #include "job.h"
 #include "loop.h"
 #include "msg.h"
+#include "policy.h"
 
 /* Kinds in the loop, behind job's. */
 enum { API_CONN = JOB_KINDS, API_CONN_TIMER, API_KINDS };
@@ -17,7 +18,7 @@ enum { API_CONN = JOB_KINDS, API_CONN_TIMER, API_KINDS };
 enum conn_state {
 	CONN_FREE, CONN_HEAD, /* waiting for a request's head */
 	CONN_BODY,            /* reading its body */
-	CONN_WAIT,            /* a job runs for it */
+	CONN_WAIT,            /* a job runs for it, or the warden is asked */
 	CONN_SEND,            /* writing the reply */
 	CONN_LINGER,          /* reply sent, reading to the end so that no reset overtakes it */
 };
@@ -38,6 +39,7 @@ struct conn {
 	struct http_req req;
 	struct http_chunks chunks;
 	const struct route *route;
+	const struct conf_agent *who; /* the agent's section, if it has one; good while a request is being answered */
 	char *in;             /* API_IN bytes: head, and a body that fits behind it */
 	size_t in_n, used;    /* bytes there; bytes of it that belong to this request */
 	struct buf body;      /* decoded; in in or in a large buffer */
@@ -50,7 +52,8 @@ struct conn {
 };
 
 struct api {
-	const struct conf *conf;
+	struct conf *conf;
+	struct policy *policy;
 	struct loop *loop;
 	struct jobs *jobs;
 	struct conn *conn;
@@ -58,15 +61,15 @@ struct api {
 	char *big;         /* large body buffers, HTTP_BODY_MAX each */
 	bool *big_used;
 	size_t bigs;
-	uint64_t started_ms, execs, bytes_captured, binary_bytes;
+	uint64_t started_ms, execs, blocked, bytes_captured, binary_bytes;
 	const struct msg_hello *hello;
 	char date[32];     /* of the current second, for headers */
 	time_t date_s;
 	bool draining;
 };
 
-/* Takes all memory for max_connections. False: errno. */
-bool api_init(struct api *a, const struct conf *c, struct loop *l, struct jobs *q, const struct msg_hello *hello);
+/* Takes all memory for max_connections, and tells the jobs the policy's programs. False: errno. */
+bool api_init(struct api *a, struct conf *c, struct policy *p, struct loop *l, struct jobs *q, const struct msg_hello *hello);
 /* A new client; takes over fd, which is non-blocking. False when there is no place: fd is closed. */
 bool api_accept(struct api *a, int fd);
 /* A connection's fd is ready, or its time is up. */
@@ -74,6 +77,10 @@ void api_event(struct api *a, uint32_t id, short revents);
 void api_timer(struct api *a, struct timer *t);
 /* A job is done: its reply goes out. */
 void api_job_done(struct api *a, struct job *j);
+/* The warden's answer to job_ask: who waits for it is answered. Takes over its fd. */
+void api_wall_answer(struct api *a);
+/* The policy file is to be read anew, for nobody who waits (SIGHUP). */
+void api_reload(struct api *a);
 /* No new requests; idle connections close now, the others after their reply. */
 void api_drain(struct api *a);
 #endif

@@ -15,11 +15,13 @@
 #include <unistd.h>
 
 #include "api.h"
+#include "cli.h"
 #include "conf.h"
 #include "jail.h"
 #include "job.h"
 #include "loop.h"
 #include "msg.h"
+#include "policy.h"
 #include "util.h"
 #include "warden.h"
 
@@ -34,6 +36,7 @@ enum {
 
 static struct arena {
 	struct conf conf;
+	struct policy policy;
 	struct loop loop;
 	struct jobs jobs;
 	struct api api;
@@ -44,11 +47,7 @@ static struct arena {
 	bool draining, over;
 	int status;
 	struct timer accept_timer, drain_timer;
-} a = {
-	.wall = -1, .listen_fd = -1, .listen_slot = -1, .signal_slot = -1,
-	.accept_timer = {.kind = ARENA_ACCEPT_TIMER, .place = -1},
-	.drain_timer = {.kind = ARENA_DRAIN_TIMER, .place = -1},
-};
+} a;
 
 extern char **environ;
 
@@ -78,6 +77,14 @@ static void wipe_environment(void)
 	for (char **e = environ; *e; e++)
 		memset(*e, 0, strlen(*e));
 	environ[0] = NULL;
+}
+
+/* The policy's text and its agents' tokens, until the warden is born. */
+static void forget_policy(void)
+{
+	memset(&a.policy, 0, sizeof a.policy);
+	memset(a.conf.agent, 0, sizeof a.conf.agent);
+	a.conf.agents = 0;
 }
 
 /* Both the server and the warden live under the same limit; the warden keeps 6 fds a slot. */
@@ -159,7 +166,7 @@ static void start_warden(void)
 	char why[sizeof a.hello.why[0]] = "";
 
 	for (size_t i = geteuid() == 0 ? 0 : 1; i < countof(ways); i++) {
-		a.wall = warden_start(ways[i].mode, a.port, &a.warden);
+		a.wall = warden_start(ways[i].mode, a.port, a.conf.config, &a.warden);
 		if (a.wall < 0)
 			die("starting the warden:");
 		if (msg_recv(a.wall, &a.hello, sizeof a.hello, NULL, 0, 0) != sizeof a.hello || a.hello.type != MSG_HELLO)
@@ -199,7 +206,7 @@ static int open_signals(void)
 	sigset_t set;
 	/* a client that went away is an error of write(2), not a signal */
 	if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || sigemptyset(&set) < 0 || sigaddset(&set, SIGTERM) < 0 ||
-	    sigaddset(&set, SIGINT) < 0 || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+	    sigaddset(&set, SIGINT) < 0 || sigaddset(&set, SIGHUP) < 0 || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -1;
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -210,13 +217,18 @@ static void start(int argc, char **argv)
 	struct jail_error e = {"", 0};
 	struct stat self;
 
+	a.wall = a.listen_fd = a.listen_slot = a.signal_slot = -1;
+	a.accept_timer = (struct timer){.kind = ARENA_ACCEPT_TIMER, .place = -1};
+	a.drain_timer = (struct timer){.kind = ARENA_DRAIN_TIMER, .place = -1};
 	open_standard_fds();
-	conf_load(&a.conf, argc, argv);
+	cli_main(argc, argv, &a.conf, &a.policy);
+	forget_policy(); /* no cell inherits a secret */
 	wipe_environment();
 	raise_fd_limit(&a.conf);
 	bind_port();
 	start_warden();
-	conf_credentials(&a.conf); /* after the warden was born: no cell inherits a secret */
+	cli_policy(&a.conf, &a.policy, true);
+	conf_credentials(&a.conf); /* after the warden was born, as the policy's tokens */
 
 	size_t cells = a.conf.max_running + a.conf.warm_cells;
 	a.signal_fd = open_signals();
@@ -225,7 +237,7 @@ static void start(int argc, char **argv)
 	if (!loop_init(&a.loop, OTHER_FDS + a.conf.max_connections + MSG_FDS * cells,
 	               OTHER_FDS + a.conf.max_connections + 2 * a.conf.max_running) ||
 	    !job_init(&a.jobs, &a.conf, &a.loop, a.wall, a.hello.layers) ||
-	    !api_init(&a.api, &a.conf, &a.loop, &a.jobs, &a.hello))
+	    !api_init(&a.api, &a.conf, &a.policy, &a.loop, &a.jobs, &a.hello))
 		die("taking memory:");
 	a.api.binary_bytes = (uint64_t)self.st_size;
 	loop_add(&a.loop, a.listen_fd, POLLIN, ARENA_LISTEN, 0, &a.listen_slot);
@@ -277,6 +289,10 @@ static void read_signal(void)
 	struct signalfd_siginfo si;
 	if (read(a.signal_fd, &si, sizeof si) != sizeof si)
 		return;
+	if (si.ssi_signo == SIGHUP) {
+		api_reload(&a.api);
+		return;
+	}
 	if (a.draining) {
 		a.over = true; /* told twice: now */
 		return;
@@ -340,6 +356,8 @@ static void one_turn(void)
 	}
 	while ((t = loop_due(l)))
 		one_timer(t);
+	if (a.jobs.answer.type)
+		api_wall_answer(&a.api);
 	while ((j = job_next_done(&a.jobs)))
 		api_job_done(&a.api, j);
 	job_refill(&a.jobs);

@@ -77,13 +77,13 @@ static bool job_is_whole(long n)
 {
 	const struct msg_job *h = &inbox.head;
 	return n >= (long)sizeof *h && h->type == MSG_JOB && h->argc > 0 && h->argc <= MSG_WORDS_MAX &&
-	       h->envc <= MSG_WORDS_MAX - h->argc && h->text_bytes == (size_t)n - sizeof *h &&
-	       msg_check_words(inbox.text, h->text_bytes, 1u + h->argc + h->envc);
+	       h->envc <= MSG_WORDS_MAX - h->argc && h->allowc <= MSG_WORDS_MAX && h->text_bytes == (size_t)n - sizeof *h &&
+	       msg_check_words(inbox.text, h->text_bytes, 1u + h->argc + h->envc + h->allowc);
 }
 
 /* Says ready, waits for the job, executes it. What goes wrong before is told on the command's own
  * stderr with the status that shells use: 125 ours, 126 not executable, 127 not found. */
-static _Noreturn void run_child(const struct jail_slot *s, struct msg_ready *ready)
+static _Noreturn void run_child(const struct jail *j, const struct jail_slot *s, struct msg_ready *ready)
 {
 	sigset_t none;
 
@@ -112,6 +112,9 @@ static _Noreturn void run_child(const struct jail_slot *s, struct msg_ready *rea
 	*end = NULL;
 	end = add_defaults(s, envp, split(&text, inbox.head.envc, envp));
 	*end = NULL;
+	/* text is at the names now; where there is no Landlock, the command line was judged by them alone */
+	if (inbox.head.restricted && j->landlock_abi && view_shrink(text, inbox.head.allowc) < 0)
+		no_run(125, "the allowed programs", "cell");
 	(void)sigemptyset(&none);
 	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
 		no_run(125, "signal mask", "cell");
@@ -286,7 +289,7 @@ void cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MS
 		ready.layers = jail_observe(j, s, ready.layers);
 	pid_t child = signals < 0 ? -1 : sys_clone(0);
 	if (child == 0)
-		run_child(s, &ready);
+		run_child(j, s, &ready);
 	if (child < 0) {
 		ready.error = errno;
 		(void)text_printf(ready.step, sizeof ready.step, "fork");

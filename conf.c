@@ -1,5 +1,6 @@
-/* L1: what can be configured: one table of keys for flags and environment, and the profiles.
- * Runs before anything else, as the user who started us; what is wrong here ends the start. */
+/* L1: what can be configured: one table of keys for file, environment and flags; agents; profiles.
+ * Runs first as the user who started us, where what is wrong ends the start; conf_apply runs again
+ * when the policy is read anew, where what is wrong changes nothing. */
 #include "conf.h"
 
 #include <errno.h>
@@ -8,8 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define DEFAULT_TOKEN_FILE "/etc/omniarena/token"
 
 static const struct conf_profile profiles[CONF_PROFILES] = {
 	/*               wall ms  MB   cpu s procs MB  files noexec */
@@ -23,30 +22,53 @@ const struct conf_profile *conf_profile(uint32_t id)
 	return id < CONF_PROFILES ? &profiles[id] : NULL;
 }
 
-enum kind { NUMBER, TEXT, ISOLATION };
+uint32_t conf_profile_id(struct str s)
+{
+	uint64_t v;
+	for (uint32_t i = 0; i < CONF_PROFILES; i++)
+		if (str_eq(s, profiles[i].name))
+			return i;
+	return str_uint(s, CONF_PROFILES - 1, &v) ? (uint32_t)v : CONF_PROFILES;
+}
+
+enum kind { NUMBER, TEXT, ISOLATION, PROFILE };
+enum { LIVE = true, START = false }; /* whether a new value takes effect in a running server */
 
 #define AT(field) offsetof(struct conf, field), sizeof ((struct conf *)0)->field
 static const struct key {
 	const char *name;
 	enum kind kind;
+	bool live;
 	size_t offset, size;
 	uint64_t min, max, number;
-	const char *text, *help;
+	const char *text, *help; /* text: the default, or of a default path the file's name */
 } keys[] = {
-	{"listen", TEXT, AT(listen), 0, 0, 0, "127.0.0.1", "address to listen on, IPv4 or IPv6"},
-	{"port", NUMBER, AT(port), 0, 65535, PORT, NULL, "TCP port; 0 takes a free one"},
-	{"max_running", NUMBER, AT(max_running), 1, 200, 128, NULL, "commands that run at once; more wait up to 2 s"},
-	{"warm_cells", NUMBER, AT(warm_cells), 0, 50, 4, NULL, "jails kept ready ahead of need"},
-	{"output_limit", NUMBER, AT(output_limit), 1024, 16 << 20, 1 << 20, NULL, "bytes kept of each output stream"},
-	{"max_connections", NUMBER, AT(max_connections), 8, 16384, 1100, NULL, "open client connections"},
-	{"require_isolation", ISOLATION, AT(require_isolation), 0, 0, CONF_ANY, NULL, "kernel: run nothing in less than the whole jail"},
-	{"cors_origin", TEXT, AT(cors_origin), 0, 0, 0, "*", "web origin that may call, once credentials are your own"},
-	{"token_file", TEXT, AT(token_file), 0, 0, 0, DEFAULT_TOKEN_FILE, "file with the bearer token, one line, mode 0600"},
+	{"config", TEXT, START, AT(config), 0, 0, 0, "policy.conf", "policy file"},
+	{"token_file", TEXT, START, AT(token_file), 0, 0, 0, "token", "file with the bearer token, one line, mode 0600"},
+	{"listen", TEXT, START, AT(listen), 0, 0, 0, "127.0.0.1", "address to listen on, IPv4 or IPv6"},
+	{"port", NUMBER, START, AT(port), 0, 65535, PORT, NULL, "TCP port; 0 takes a free one"},
+	{"profile", PROFILE, LIVE, AT(profile), 0, 0, CONF_STRICT, NULL, "0 strict, 1 moderate, 2 permissive"},
+	{"timeout_ms", NUMBER, LIVE, AT(timeout_ms), 0, 86400000, 0, NULL, "longest a command may run; 0: the profile's own"},
+	{"max_running", NUMBER, START, AT(max_running), 1, 200, 128, NULL, "commands that run at once; more wait up to 2 s"},
+	{"warm_cells", NUMBER, START, AT(warm_cells), 0, 50, 4, NULL, "jails kept ready ahead of need"},
+	{"output_limit", NUMBER, START, AT(output_limit), 1024, 16 << 20, 1 << 20, NULL, "bytes kept of each output stream"},
+	{"max_connections", NUMBER, START, AT(max_connections), 8, 16384, 1100, NULL, "open client connections"},
+	{"require_isolation", ISOLATION, LIVE, AT(require_isolation), 0, 0, CONF_ANY, NULL, "kernel: run nothing in less than the whole jail"},
+	{"cors_origin", TEXT, LIVE, AT(cors_origin), 0, 0, 0, "*", "web origin that may call, once credentials are your own"},
+	/* read and checked; not in force before there are agents and a log */
+	{"max_rps", NUMBER, LIVE, AT(max_rps), 0, 1000000, 20, NULL, NULL},
+	{"max_rate_per_agent", NUMBER, LIVE, AT(max_rate_per_agent), 0, 1000000, 30, NULL, NULL},
+	{"default_token_budget", NUMBER, LIVE, AT(default_token_budget), 0, 1ull << 53, 0, NULL, NULL},
+	{"max_agents", NUMBER, START, AT(max_agents), 1, 1024, 8, NULL, NULL},
+	{"audit_slots", NUMBER, START, AT(audit_slots), 1, 65536, 64, NULL, NULL},
+	{"audit_log", TEXT, START, AT(audit_log), 0, 0, 0, "audit.log", NULL},
 };
+_Static_assert(countof(keys) <= 32, "struct conf has a bit for each");
+enum { KEY_CONFIG = 0, KEY_TOKEN_FILE = 1 };
 
-static _Noreturn void bad_usage(const char *what, const char *name, const char *more)
+static _Noreturn void bad_usage(const char *what, const char *name)
 {
-	warn("%s: %s%s (omniarena --help lists them)", name, what, more);
+	warn("%s: %s (omniarena --help lists them)", name, what);
 	_exit(2);
 }
 
@@ -60,30 +82,74 @@ static void spell(char *out, size_t cap, const char *name, bool upper)
 	out[i] = '\0';
 }
 
-static void set(struct conf *c, const struct key *k, const char *value, const char *origin)
+/* NULL, or what is wrong with the value, good until the next call. */
+static const char *set(struct conf *c, const struct key *k, struct str value)
 {
-	char *field = (char *)c + k->offset, range[64];
-	uint64_t v;
+	static char range[64];
+	char *field = (char *)c + k->offset;
+	uint64_t v = 0;
 
 	switch (k->kind) {
 	case NUMBER:
 		(void)text_printf(range, sizeof range, "a whole number from %llu to %llu is needed",
-		               (unsigned long long)k->min, (unsigned long long)k->max);
-		if (!str_uint(str_of(value), k->max, &v) || v < k->min)
-			bad_usage(range, origin, "");
-		memcpy(field, &v, sizeof v);
+		               (unsigned long long)k->min, (unsigned long long)k->max); /* fits */
+		if (!str_uint(value, k->max, &v) || v < k->min)
+			return range;
 		break;
 	case TEXT:
-		if (strlen(value) >= k->size || !*value)
-			bad_usage(*value ? "the value is too long" : "the value is empty", origin, "");
-		memcpy(field, value, strlen(value) + 1);
-		break;
+		if (value.n >= k->size || value.n == 0)
+			return value.n ? "the value is too long" : "the value is empty";
+		memset(field, 0, k->size);
+		memcpy(field, value.p, value.n);
+		return NULL;
 	case ISOLATION:
-		if (strcmp(value, "kernel") != 0 && strcmp(value, "any") != 0)
-			bad_usage("'kernel' or 'any' is needed", origin, "");
-		c->require_isolation = *value == 'k' ? CONF_KERNEL : CONF_ANY;
+		v = str_eq(value, "kernel") ? CONF_KERNEL : CONF_ANY;
+		if (v == CONF_ANY && !str_eq(value, "any"))
+			return "'kernel' or 'any' is needed";
+		break;
+	case PROFILE:
+		if ((v = conf_profile_id(value)) == CONF_PROFILES)
+			return "0, 1, 2, strict, moderate or permissive is needed";
 		break;
 	}
+	memcpy(field, &v, sizeof v);
+	return NULL;
+}
+
+/* root's files are where the system has its own; others have the XDG folders. */
+static void default_path(const struct key *k, char *field)
+{
+	const char *home = getenv("HOME"), *xdg = getenv("XDG_CONFIG_HOME");
+	bool log = strcmp(k->name, "audit_log") == 0, fits;
+
+	if (geteuid() == 0)
+		fits = text_printf(field, k->size, "%s/omniarena/%s", log ? "/var/log" : "/etc", k->text);
+	else if (!log && xdg && *xdg)
+		fits = text_printf(field, k->size, "%s/omniarena/%s", xdg, k->text);
+	else
+		fits = text_printf(field, k->size, "%s/%s/omniarena/%s", home ? home : "", log ? ".local/state" : ".config", k->text);
+	if (!fits)
+		field[0] = '\0'; /* no file has this name */
+}
+
+static void set_default(struct conf *c, const struct key *k)
+{
+	char *field = (char *)c + k->offset;
+	if (k->kind != TEXT)
+		memcpy(field, &k->number, sizeof k->number);
+	else if (k == &keys[KEY_CONFIG] || k == &keys[KEY_TOKEN_FILE] || k->offset == offsetof(struct conf, audit_log))
+		default_path(k, field);
+	else
+		memcpy(field, k->text, strlen(k->text) + 1);
+}
+
+static void set_outside(struct conf *c, size_t i, const char *value, const char *origin)
+{
+	const char *wrong = set(c, &keys[i], str_of(value));
+	if (wrong)
+		bad_usage(wrong, origin);
+	c->fixed |= 1u << i;
+	c->named |= 1u << i;
 }
 
 /* All of text on stdout, and the end. */
@@ -92,74 +158,274 @@ static _Noreturn void answer(const struct buf *b)
 	_exit(!b->full && write(1, b->p, b->n) == (ssize_t)b->n ? 0 : 1);
 }
 
-static _Noreturn void help(void)
+static _Noreturn void help(const struct conf *c)
 {
 	char out[4096], flag[32], number[24];
 	struct buf b = {out, 0, sizeof out, false};
 
 	buf_str(&b, "usage: omniarena [--KEY VALUE]...\n"
-	            "Runs agents' shell commands in kernel jails, asked over HTTP.\n\n");
+	            "       omniarena check [--KEY VALUE]... COMMAND\n"
+	            "Runs agents' shell commands in kernel jails, asked over HTTP; 'check' only says what\n"
+	            "the policy would say to a command, with status 0 allowed, 1 blocked.\n\n");
 	for (size_t i = 0; i < countof(keys); i++) {
 		const struct key *k = &keys[i];
+		if (!k->help)
+			continue;
 		spell(flag, sizeof flag, k->name, false);
 		(void)text_printf(number, sizeof number, "%llu", (unsigned long long)k->number); /* fits */
 		buf_printf(&b, "  --%s%.*s%s (%s)\n", flag, (int)(20 - strlen(flag)), "                    ", k->help,
-		           k->kind == NUMBER ? number : k->kind == ISOLATION ? "any" : k->text);
+		           k->kind == TEXT ? (const char *)c + k->offset : k->kind == ISOLATION ? "any" : number);
 	}
-	buf_str(&b, "  --help, --version\n\n"
-	            "Each is also an environment variable: --max-running is OMNIARENA_MAX_RUNNING.\n"
-	            "A flag wins over the environment. Exit status: 0 ended as asked, 1 could not\n"
-	            "start or lost its warden, 2 wrong usage.\n");
+	buf_str(&b, "  --check-config      says whether the policy file is right, and ends\n"
+	            "  --help, --version\n\n"
+	            "Each is also a key in [config] of the policy file (max_running=...) and an environment\n"
+	            "variable (OMNIARENA_MAX_RUNNING); a flag wins over the environment, that over the file.\n"
+	            "Exit status: 0 ended as asked, 1 could not start or lost its warden, 2 wrong usage.\n");
 	answer(&b);
 }
 
-static void load_flags(struct conf *c, int argc, char **argv)
+static int load_flags(struct conf *c, int argc, char **argv, bool *check)
 {
-	for (int i = 1; i < argc; i++) {
+	int i = 1;
+	for (; i < argc && strncmp(argv[i], "-", 1) == 0; i++) {
 		const char *arg = argv[i], *eq = strchr(arg, '=');
 		size_t n = eq ? (size_t)(eq - arg) : strlen(arg), k = 0;
 		char flag[32];
 
 		if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0)
-			help();
+			help(c);
 		if (strcmp(arg, "--version") == 0)
 			answer(&(struct buf){"omniarena " CONF_VERSION "\n", sizeof "omniarena " CONF_VERSION, 0, false});
+		if (strcmp(arg, "--check-config") == 0) {
+			*check = true;
+			continue;
+		}
+		if (strcmp(arg, "--") == 0)
+			return i + 1;
 		for (; k < countof(keys); k++) {
 			spell(flag, sizeof flag, keys[k].name, false);
 			if (n == strlen(flag) + 2 && strncmp(arg, "--", 2) == 0 && strncmp(arg + 2, flag, n - 2) == 0)
 				break;
 		}
 		if (k == countof(keys))
-			bad_usage("no such option", arg, "");
+			bad_usage("no such option", arg);
 		if (!eq && ++i == argc)
-			bad_usage("a value is missing", arg, "");
-		set(c, &keys[k], eq ? eq + 1 : argv[i], eq ? arg : argv[i - 1]);
-		if (keys[k].offset == offsetof(struct conf, token_file))
-			c->token_file_named = true;
+			bad_usage("a value is missing", arg);
+		set_outside(c, k, eq ? eq + 1 : argv[i], arg);
 	}
+	return i;
 }
 
-void conf_load(struct conf *c, int argc, char **argv)
+int conf_load(struct conf *c, int argc, char **argv, bool *check)
 {
 	memset(c, 0, sizeof *c);
 	for (size_t i = 0; i < countof(keys); i++) {
-		const struct key *k = &keys[i];
 		char name[64] = "OMNIARENA_";
 		const char *env;
 
-		if (k->text)
-			set(c, k, k->text, k->name);
-		else if (k->kind == NUMBER)
-			memcpy((char *)c + k->offset, &k->number, sizeof k->number);
-		spell(name + 10, sizeof name - 10, k->name, true);
-		if ((env = getenv(name))) {
-			set(c, k, env, name);
-			if (k->offset == offsetof(struct conf, token_file))
-				c->token_file_named = true;
+		set_default(c, &keys[i]);
+		spell(name + 10, sizeof name - 10, keys[i].name, true);
+		if ((env = getenv(name)))
+			set_outside(c, i, env, name);
+	}
+	int i = load_flags(c, argc, argv, check);
+	char given[sizeof c->config], here[sizeof c->config];
+	memcpy(given, c->config, sizeof given);
+	/* the warden opens it again later */
+	if (given[0] != '/' && (!getcwd(here, sizeof here) || !text_printf(c->config, sizeof c->config, "%s/%s", here, given)))
+		bad_usage("the path is too long", given);
+	return i;
+}
+
+/* ---- the policy file ---- */
+
+bool conf_read_fd(int fd, struct buf *text)
+{
+	ssize_t n = 1;
+	text->n = 0;
+	while (n > 0 && text->n < text->cap)
+		if ((n = read(fd, text->p + text->n, text->cap - text->n)) > 0)
+			text->n += (size_t)n;
+	errno = n > 0 ? EFBIG : errno;
+	return n == 0;
+}
+
+bool conf_read(const struct conf *c, struct buf *text)
+{
+	int fd = open(c->config, O_RDONLY | O_CLOEXEC);
+	text->n = 0;
+	if (fd < 0)
+		return errno == ENOENT && !(c->fixed >> KEY_CONFIG & 1);
+	bool ok = conf_read_fd(fd, text);
+	int saved = errno;
+	(void)close(fd); /* read only: nothing can be lost */
+	errno = saved;
+	return ok;
+}
+
+static void trim(struct str *s)
+{
+	while (s->n && strchr(" \t\r", s->p[0]))
+		s->p++, s->n--;
+	while (s->n && strchr(" \t\r", s->p[s->n - 1]))
+		s->n--;
+}
+
+bool conf_next(struct conf_reader *r, struct str *entry)
+{
+	while (r->rest.n) {
+		r->raw.p = r->rest.p;
+		(void)str_cut(&r->rest, '\n', entry); /* there is more */
+		r->raw.n = (size_t)(r->rest.p - r->raw.p);
+		r->line++;
+		for (size_t i = 0; i < entry->n; i++)
+			if (entry->p[i] == '#' && (i == 0 || entry->p[i - 1] == ' ' || entry->p[i - 1] == '\t'))
+				entry->n = i;
+		trim(entry);
+		r->header = entry->n > 2 && entry->p[0] == '[' && entry->p[entry->n - 1] == ']';
+		if (r->header)
+			r->section = (struct str){entry->p + 1, entry->n - 2};
+		if (entry->n)
+			return true;
+	}
+	return false;
+}
+
+bool conf_is_name(struct str s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (!((s.p[i] | 32) >= 'a' && (s.p[i] | 32) <= 'z') && !(s.p[i] >= '0' && s.p[i] <= '9') && !(s.p[i] && strchr("._-", s.p[i])))
+			return false;
+	return s.n > 0 && s.n <= CONF_NAME_MAX;
+}
+
+const struct conf_agent *conf_agent(const struct conf *c, struct str name)
+{
+	for (size_t i = 0; i < c->agents; i++)
+		if (str_eq(name, c->agent[i].name))
+			return &c->agent[i];
+	return NULL;
+}
+
+static const char *check_token(struct str t, size_t max)
+{
+	if (t.n < 16 || t.n > max)
+		return "a token of 16 to 128 characters is needed";
+	for (size_t i = 0; i < t.n; i++)
+		if (t.p[i] <= ' ' || t.p[i] >= 0x7f)
+			return "blanks and characters beyond ASCII can't be sent in a header";
+	return NULL;
+}
+
+static const char *apply_agent(struct conf_agent *a, struct str key, struct str value)
+{
+	struct { const char *name; int64_t *to; } numbers[] = {{"token_budget", &a->token_budget}, {"rate", &a->rate}};
+	uint64_t v;
+
+	if (str_eq(key, "token")) {
+		const char *wrong = check_token(value, 128);
+		if (!wrong)
+			memcpy(a->token, value.p, value.n);
+		return wrong;
+	}
+	if (str_eq(key, "profile")) {
+		a->profile = conf_profile_id(value);
+		return a->profile == CONF_PROFILES ? "0, 1, 2, strict, moderate or permissive is needed" : NULL;
+	}
+	for (size_t i = 0; i < countof(numbers); i++)
+		if (str_eq(key, numbers[i].name)) {
+			if (!str_uint(value, 1ull << 53, &v))
+				return "a whole number is needed";
+			*numbers[i].to = (int64_t)v;
+			return NULL;
+		}
+	return "no such key for an agent; there are token, profile, token_budget and rate";
+}
+
+static const char *apply_config(struct conf *c, struct str key, struct str value)
+{
+	for (size_t i = 0; i < countof(keys); i++)
+		if (i != KEY_CONFIG && str_eq(key, keys[i].name)) {
+			c->named |= 1u << i;
+			return set(c->fixed >> i & 1 ? &(struct conf){.port = 0} : c, &keys[i], value);
+		}
+	return "no such key in [config]";
+}
+
+static const char *apply_header(struct conf *c, struct str section)
+{
+	struct str name = {section.p + 6, section.n - 6};
+
+	if (str_eq(section, "blacklist") || str_eq(section, "whitelist") || str_eq(section, "config"))
+		return NULL;
+	if (section.n < 6 || memcmp(section.p, "agent ", 6) != 0)
+		return "no such section; there are [blacklist], [whitelist], [config] and [agent NAME]";
+	trim(&name);
+	if (!conf_is_name(name))
+		return "an agent's name has 1 to 63 of A-Z a-z 0-9 . _ -";
+	if (conf_agent(c, name))
+		return "this agent has a section already";
+	if (c->agents == CONF_AGENTS)
+		return "there are too many agents";
+	struct conf_agent *a = &c->agent[c->agents++];
+	*a = (struct conf_agent){.profile = CONF_UNSET, .token_budget = CONF_UNSET, .rate = CONF_UNSET};
+	memcpy(a->name, name.p, name.n);
+	return NULL;
+}
+
+static const char *apply_entry(struct conf *c, const struct conf_reader *r, struct str entry)
+{
+	struct str key, value = entry;
+
+	for (size_t i = 0; i < entry.n; i++)
+		if ((unsigned char)entry.p[i] < ' ' && entry.p[i] != '\t')
+			return "a control character stands in this line";
+	if (r->header)
+		return apply_header(c, r->section);
+	if (!r->section.p)
+		return "this line stands before the first [section]";
+	if (str_eq(r->section, "blacklist") || str_eq(r->section, "whitelist"))
+		return NULL; /* policy_load reads these */
+	if (!memchr(entry.p, '=', entry.n))
+		return "key=value is needed";
+	(void)str_cut(&value, '=', &key);
+	trim(&key);
+	trim(&value);
+	return str_eq(r->section, "config") ? apply_config(c, key, value) : apply_agent(&c->agent[c->agents - 1], key, value);
+}
+
+bool conf_apply(struct conf *c, struct str text, bool running, bool *restart, char *why, size_t cap)
+{
+	static struct conf next;
+	struct conf_reader r = {.rest = text};
+	struct str entry;
+
+	next = *c;
+	next.agents = 0;
+	*restart = false;
+	while (conf_next(&r, &entry)) {
+		const char *wrong = apply_entry(&next, &r, entry);
+		if (wrong) {
+			struct str shown = entry.n > 40 ? (struct str){entry.p, 40} : entry;
+			bool secret = str_eq(shown, "token") || (entry.n > 5 && memcmp(entry.p, "token", 5) == 0);
+			(void)text_printf(why, cap, "%s:%u: %.*s: %s", c->config, r.line, (int)(secret ? 5 : shown.n), shown.p, wrong);
+			memset(&next, 0, sizeof next);
+			return false;
 		}
 	}
-	load_flags(c, argc, argv);
+	for (size_t i = 0; running && i < countof(keys); i++) {
+		void *now = (char *)c + keys[i].offset, *then = (char *)&next + keys[i].offset;
+		if (keys[i].live || memcmp(now, then, keys[i].size) == 0)
+			continue;
+		*restart = true;
+		memcpy(then, now, keys[i].size);
+	}
+	*c = next;
+	memset(&next, 0, sizeof next); /* it has tokens */
+	return true;
 }
+
+/* ---- credentials ---- */
 
 bool conf_is_loopback(const char *address)
 {
@@ -176,8 +442,8 @@ static void read_token(struct conf *c)
 	struct stat st;
 	int fd = open(c->token_file, O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0 && errno == ENOENT && !c->token_file_named)
-		return;
+	if (fd < 0 && errno == ENOENT && !(c->named >> KEY_TOKEN_FILE & 1))
+		return; /* a missing default file is fine, a named one is not */
 	if (fd < 0 || fstat(fd, &st) < 0)
 		die("token file %s:", c->token_file);
 	if (st.st_mode & 077)
@@ -188,11 +454,9 @@ static void read_token(struct conf *c)
 	(void)close(fd); /* read only: nothing can be lost */
 	while (n > 0 && strchr("\r\n \t", c->token[n - 1]))
 		n--;
-	if (n < 16 || n == sizeof c->token)
-		die("token file %s: one line of 16 to %zu characters is needed", c->token_file, sizeof c->token - 1);
-	for (ssize_t i = 0; i < n; i++)
-		if (c->token[i] <= ' ' || c->token[i] >= 0x7f)
-			die("token file %s: blanks and characters beyond ASCII can't be sent in a header", c->token_file);
+	const char *wrong = n == sizeof c->token ? "it is too long" : check_token((struct str){c->token, (size_t)n}, sizeof c->token - 1);
+	if (wrong)
+		die("token file %s: %s", c->token_file, wrong);
 	c->token[n] = '\0';
 }
 

@@ -13,6 +13,7 @@ static const struct { char name[20]; bool list; } headers[HTTP_HEADER_COUNT] = {
 	[HTTP_EXPECT] = {"expect", false},
 	[HTTP_ORIGIN] = {"origin", false},
 	[HTTP_CONNECTION] = {"connection", true},
+	[HTTP_X_AGENT] = {"x-agent", false},
 };
 
 static const struct { char name[8]; enum http_method method; } methods[] = {

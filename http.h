@@ -19,7 +19,7 @@ enum http_method { HTTP_GET = 1, HTTP_HEAD = 2, HTTP_POST = 4, HTTP_DELETE = 8, 
 /* The headers that anybody reads. */
 enum http_header {
 	HTTP_HOST, HTTP_AUTHORIZATION, HTTP_CONTENT_LENGTH, HTTP_TRANSFER_ENCODING, HTTP_EXPECT, HTTP_ORIGIN,
-	HTTP_CONNECTION, HTTP_HEADER_COUNT,
+	HTTP_CONNECTION, HTTP_X_AGENT, HTTP_HEADER_COUNT,
 };
 
 enum { HTTP_MORE = 0, HTTP_DONE = 1 }; /* else a status from 400 on */

@@ -353,11 +353,12 @@ static bool slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
 
 /* ---- helpers: short-lived children that make a namespace and hand over its fd ---- */
 
-typedef int helper_fn(const struct jail *j, const struct jail_slot *s, struct jail_error *e);
+/* v: what a view's helper found out comes back with the fd; others have none. */
+typedef int helper_fn(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e);
 
-static int run_helper(helper_fn *fn, const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+static int run_helper(helper_fn *fn, const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
 {
-	struct { int32_t error; char step[44]; } answer;
+	static struct { int32_t error; char step[44]; struct view v; } answer;
 	int ends[2], fd = -1, status;
 
 	if (msg_pair(ends) < 0)
@@ -365,8 +366,8 @@ static int run_helper(helper_fn *fn, const struct jail *j, const struct jail_slo
 	pid_t pid = sys_clone(0);
 	if (pid == 0) {
 		struct jail_error ce = {"helper", 0};
-		fd = fn(j, s, &ce);
 		memset(&answer, 0, sizeof answer);
+		fd = fn(j, s, &answer.v, &ce);
 		answer.error = fd < 0 ? ce.error : 0;
 		(void)text_printf(answer.step, sizeof answer.step, "%s", ce.step);
 		_exit(msg_send(ends[1], &answer, sizeof answer, NULL, 0, &fd, fd >= 0, 0) < 0);
@@ -381,6 +382,8 @@ static int run_helper(helper_fn *fn, const struct jail *j, const struct jail_slo
 		static char step[sizeof answer.step];
 		memcpy(step, answer.step, sizeof step - 1);
 		*e = (struct jail_error){step, answer.error};
+	} else if (v) {
+		*v = answer.v;
 	}
 	(void)close(ends[0]);
 	if (pid > 0)
@@ -390,8 +393,9 @@ static int run_helper(helper_fn *fn, const struct jail *j, const struct jail_slo
 }
 
 /* A user namespace with one uid in it, CELL_UID, that is the slot's outside. */
-static int make_userns(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+static int make_userns(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
 {
+	(void)v;
 	char map[48];
 	uid_t outside = j->mode == JAIL_ROOT ? jail_slot_uid(j, s) : 0;
 
@@ -505,9 +509,9 @@ static bool make_accounts(const struct jail *j)
 
 /* The finished root of all cells, in a mount namespace of its own; nothing of the host is left in
  * it but the folders bound above. */
-static int make_template(const struct jail *j, const struct jail_slot *s, struct jail_error *e)
+static int make_template(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
 {
-	(void)s;
+	(void)s, (void)v;
 	if (unshare(CLONE_NEWNS) < 0)
 		return fail(e, "mount namespace"), -1;
 	int fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
@@ -538,6 +542,44 @@ static int make_template(const struct jail *j, const struct jail_slot *s, struct
 		return fail(e, "pivot_root"), -1;
 	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
 		return fail(e, "read-only root"), -1;
+	return fd;
+}
+
+/* A copy of one of our roots, to be changed: an fd of its namespace. */
+static int copy_root(int of_fd, struct jail_error *e)
+{
+	int ns = open("/proc/self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC), fd = -1; /* there is no proc in it */
+	if (ns >= 0 && setns(of_fd, CLONE_NEWNS) == 0 && unshare(CLONE_NEWNS) == 0)
+		fd = openat(ns, "mnt", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		(void)fail(e, "a copy of the root");
+	return fd;
+}
+
+static int make_quiet(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
+{
+	int fd = copy_root(j->template_fd, e);
+	(void)s;
+	if (fd >= 0 && !view_quiet(v))
+		return fail(e, "program files without exec"), -1;
+	return fd;
+}
+
+static int make_strict(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
+{
+	int fd = copy_root(j->quiet_fd, e);
+	(void)s;
+	if (fd >= 0 && !view_allow(&j->lists, v))
+		return fail(e, "folders of allowed programs"), -1;
+	return fd;
+}
+
+static int make_moderate(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
+{
+	int fd = copy_root(j->template_fd, e);
+	(void)s;
+	if (fd >= 0 && !view_forbid(&j->lists, v))
+		return fail(e, "covers of forbidden programs"), -1;
 	return fd;
 }
 
@@ -589,11 +631,53 @@ static bool make_tmp_base(struct jail *j, struct jail_error *e)
 	return true;
 }
 
+bool jail_set_lists(struct jail *j, const char *text, size_t n, const uint32_t count[VIEW_LISTS])
+{
+	for (uint32_t p = 0; p < CONF_PROFILES; p++)
+		j->view[p].fresh = false;
+	return view_set_lists(&j->lists, text, n, count);
+}
+
+/* Which list a profile's cells are made from is the seed's: strict both, moderate the forbidden, permissive none. */
+bool jail_view_ready(struct jail *j, uint32_t profile, bool *made, struct jail_error *e)
+{
+	struct view *v = &j->view[profile].v;
+	int fd = -1;
+
+	*made = !j->view[profile].fresh;
+	if (!*made)
+		return true;
+	memset(v, 0, sizeof *v);
+	if (j->mode == JAIL_BASIC) {
+		if (profile == CONF_STRICT)
+			view_resolve(&j->lists, v);
+		if (profile != CONF_PERMISSIVE && (profile == CONF_MODERATE || j->landlock_abi == 0))
+			(void)text_printf(v->why, sizeof v->why, "this host gives no jail with mounts of its own: only the command line is judged");
+	} else if (profile != CONF_PERMISSIVE) {
+		if (profile == CONF_STRICT && j->quiet_fd < 0) {
+			if ((j->quiet_fd = run_helper(make_quiet, j, NULL, v, e)) < 0)
+				return false;
+			memcpy(j->quiet_why, v->why, sizeof j->quiet_why);
+		}
+		if ((fd = run_helper(profile == CONF_STRICT ? make_strict : make_moderate, j, NULL, v, e)) < 0)
+			return false;
+		if (profile == CONF_STRICT && !v->why[0])
+			memcpy(v->why, j->quiet_why, sizeof v->why);
+	}
+	if (j->view[profile].fd >= 0)
+		(void)close(j->view[profile].fd);
+	j->view[profile].fd = fd;
+	j->view[profile].fresh = true;
+	return true;
+}
+
 bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e)
 {
 	memset(j, 0, sizeof *j);
 	j->mode = mode;
-	j->template_fd = j->home_net_fd = j->tmp_lock_fd = -1;
+	j->template_fd = j->quiet_fd = j->home_net_fd = j->tmp_lock_fd = -1;
+	for (uint32_t p = 0; p < CONF_PROFILES; p++)
+		j->view[p].fd = -1;
 	j->uid_base = jail_uid_base(port);
 	if (mode == JAIL_ROOT && j->uid_base == (uid_t)-1) {
 		errno = EPERM;
@@ -626,7 +710,7 @@ bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_e
 	if (j->home_net_fd < 0)
 		return fail(e, "own network namespace");
 	struct jail_slot first = {.n = 0};
-	int fd = run_helper(make_userns, j, &first, e);
+	int fd = run_helper(make_userns, j, &first, NULL, e);
 	j->userns = fd >= 0;
 	if (fd >= 0)
 		(void)close(fd);
@@ -634,7 +718,7 @@ bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_e
 		return false;
 	else
 		missing(j, LAYER_USERNS, "user namespaces are switched off", e->error);
-	j->template_fd = run_helper(make_template, j, NULL, e);
+	j->template_fd = run_helper(make_template, j, NULL, NULL, e);
 	if (j->template_fd < 0)
 		return false;
 	if (mode == JAIL_ROOT && (sys_cap_bound(WARDEN_CAPS) < 0 || sys_capset(WARDEN_CAPS) < 0))
@@ -705,7 +789,7 @@ bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, stru
 			slot_close(s);
 			return false;
 		}
-		if (j->userns && (s->user_fd = run_helper(make_userns, j, s, e)) < 0) {
+		if (j->userns && (s->user_fd = run_helper(make_userns, j, s, NULL, e)) < 0) {
 			slot_close(s);
 			return false;
 		}
@@ -775,8 +859,9 @@ static enum result step_netns(const struct site *c)
 
 static enum result step_mountns(const struct site *c)
 {
-	/* into the template, then onto a copy of our own */
-	return ok_if(setns(c->j->template_fd, CLONE_NEWNS) == 0 && unshare(CLONE_NEWNS) == 0);
+	int view = c->j->view[c->s->profile].fd;
+	/* into the finished root, then onto a copy of our own */
+	return ok_if(setns(view >= 0 ? view : c->j->template_fd, CLONE_NEWNS) == 0 && unshare(CLONE_NEWNS) == 0);
 }
 
 static enum result step_proc(const struct site *c)
@@ -944,6 +1029,8 @@ static enum result step_landlock(const struct site *c)
 	uint64_t work = all & ~(uint64_t)(SYS_LL_MAKE_CHAR | SYS_LL_MAKE_BLOCK | (c->p->noexec ? SYS_LL_EXECUTE : 0));
 	struct sys_ll_ruleset r = {all, abi >= 4 ? SYS_LL_NET_TCP : 0, abi >= 6 ? SYS_LL_SCOPE_ALL : 0};
 	bool basic = c->j->mode == JAIL_BASIC, ok;
+	/* the probe runs nothing, and there are no lists yet */
+	bool listed = c->s->profile == CONF_STRICT && c->j->view[CONF_STRICT].fresh;
 	struct stat st;
 	int fd;
 
@@ -956,7 +1043,9 @@ static enum result step_landlock(const struct site *c)
 	                      sys_landlock_allow(fd, "/dev", device) == 0));
 	for (size_t i = 0; ok && i < countof(sysdirs); i++)
 		if (lstat(path("/%s", sysdirs[i]), &st) == 0 && S_ISDIR(st.st_mode))
-			ok = sys_landlock_allow(fd, path("/%s", sysdirs[i]), run) == 0;
+			ok = sys_landlock_allow(fd, path("/%s", sysdirs[i]), listed ? look : run) == 0;
+	if (ok && listed)
+		ok = view_landlock(fd, &c->j->view[CONF_STRICT].v, !basic) == 0;
 	for (size_t i = 0; ok && basic && i < countof(devices); i++)
 		ok = sys_landlock_allow(fd, path("/dev/%s", devices[i].name), device) == 0;
 	for (size_t i = 0; ok && basic && i < countof(etc_copies); i++)

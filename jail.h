@@ -7,6 +7,7 @@
 
 #include "conf.h"
 #include "msg.h"
+#include "view.h"
 
 /* Three ways to the same jail: as root; through a user namespace; and what is left when the host
  * allows neither: filter, NO_NEW_PRIVS, limits and Landlock around an ordinary process. */
@@ -20,7 +21,10 @@ enum { CELL_UID = 1000 /* inside a user namespace */, JAIL_CONTROLLERS = 3 };
 struct jail {
 	enum jail_mode mode;
 	uid_t uid_base; /* slot n runs as uid_base + n where uids can be had, else -1 */
-	int template_fd, home_net_fd, tmp_lock_fd;
+	int template_fd, quiet_fd, home_net_fd, tmp_lock_fd;
+	struct view_lists lists;
+	struct { int fd; bool fresh; struct view v; } view[CONF_PROFILES]; /* fd -1: the template is as good */
+	char quiet_why[112];
 	char tmp[32]; /* basic: our folder in the host's /tmp, locked as long as we live */
 	int landlock_abi;
 	bool userns, cgroup;
@@ -48,6 +52,10 @@ struct jail_error { const char *step; int error; };
 /* Makes the template and finds out what this host offers; may put the warden itself into a user
  * namespace. port makes the uids differ between daemons of one host. */
 bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e);
+/* Takes new lists of programs; cells that are built from now on have no others. False when they are wrong. */
+bool jail_set_lists(struct jail *j, const char *text, size_t n, const uint32_t count[VIEW_LISTS]);
+/* Makes the root that this profile's cells see, unless it is up to date; *made says that it was made. */
+bool jail_view_ready(struct jail *j, uint32_t profile, bool *made, struct jail_error *e);
 /* Makes what the slot's next cell needs; once what all of them use, with its cgroup set to the profile. */
 bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e);
 /* The uid outside of a user namespace that the slot's cells have, or -1: the caller's. */

@@ -35,13 +35,13 @@ enum {
 bool job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, uint32_t layers)
 {
 	*q = (struct jobs){
-		.loop = l, .wall = wall, .wall_slot = -1, .layers = layers, .profile = 0,
+		.loop = l, .wall = wall, .wall_slot = -1, .layers = layers, .profile = (uint32_t)c->profile,
 		.jobs = 2 * c->max_running, .cells = c->max_running + c->warm_cells, .warm = c->warm_cells,
 		.max_running = c->max_running, .output_limit = c->output_limit,
-		.retry = {.kind = JOB_RETRY, .place = -1},
+		.retry = {.kind = JOB_RETRY, .place = -1}, .answer = {.fd = -1},
 	};
 	size_t each = 2 * q->output_limit + MSG_TEXT_MAX + MSG_FILES_BYTES + TAIL;
-	size_t all = q->jobs * (each + sizeof *q->job) + q->cells * sizeof *q->cell + SCRATCH;
+	size_t all = q->jobs * (each + sizeof *q->job) + q->cells * sizeof *q->cell + SCRATCH + MSG_ASK_MAX;
 	/* reserved once, touched only as far as output really comes */
 	char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
@@ -49,7 +49,8 @@ bool job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, ui
 	q->job = (struct job *)(void *)p;
 	q->cell = (struct cell *)(void *)(p + q->jobs * sizeof *q->job);
 	q->scratch = p + q->jobs * sizeof *q->job + q->cells * sizeof *q->cell;
-	p = q->scratch + SCRATCH;
+	q->lists_text = (struct buf){q->scratch + SCRATCH, 0, MSG_ASK_MAX, false};
+	p = q->scratch + SCRATCH + MSG_ASK_MAX;
 	for (size_t i = 0; i < q->jobs; i++) {
 		struct job *j = &q->job[i];
 		struct { struct buf *b; size_t cap; } part[] = {
@@ -103,17 +104,19 @@ static void cell_end(struct jobs *q, struct cell *c)
 /* In case process 1 does not notice, or can't: the warden makes sure. */
 static void cell_kill(struct jobs *q, struct cell *c)
 {
-	const struct msg_ask ask = {MSG_KILL, c->id, 0};
+	const struct msg_ask ask = {.type = MSG_KILL, .id = c->id};
 	(void)msg_send(q->wall, &ask, sizeof ask, NULL, 0, NULL, 0, MSG_DONTWAIT); /* the close above did it already */
 }
 
-static bool cell_ask(struct jobs *q, struct cell *c)
+static bool cell_ask(struct jobs *q, struct cell *c, uint32_t profile)
 {
-	const struct msg_ask ask = {MSG_BUILD, c->id + 256, q->profile};
+	const struct msg_ask ask = {.type = MSG_BUILD, .id = c->id + 256, .profile = profile};
 	if (msg_send(q->wall, &ask, sizeof ask, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0)
 		return false; /* full: the next turn asks again */
 	c->id += 256; /* next generation */
 	c->gone = false;
+	c->profile = profile;
+	c->lists = q->lists;
 	c->st = CELL_BUILDING;
 	return true;
 }
@@ -126,20 +129,74 @@ size_t job_ready_cells(const struct jobs *q)
 	return n;
 }
 
+/* Whether a cell is what jobs of this profile need now. */
+static bool cell_fits(const struct jobs *q, const struct cell *c, uint32_t profile)
+{
+	return c->profile == profile && c->lists == q->lists;
+}
+
+static bool tell_lists(struct jobs *q)
+{
+	if (!q->lists_told)
+		q->lists_told = msg_send(q->wall, &q->lists_head, sizeof q->lists_head, q->lists_text.p, q->lists_text.n, NULL, 0, MSG_DONTWAIT) == 0;
+	return q->lists_told;
+}
+
+/* Ends waiting cells that nobody needs, down to keep of this profile, so that their places are free. */
+static void trim_ready(struct jobs *q, uint32_t profile, size_t keep)
+{
+	for (size_t i = 0; i < q->cells; i++) {
+		struct cell *c = &q->cell[i];
+		if (c->st != CELL_READY || c->profile != profile)
+			continue;
+		if (cell_fits(q, c, profile) && keep)
+			keep--;
+		else
+			cell_end(q, c);
+	}
+}
+
 void job_refill(struct jobs *q)
 {
-	size_t have = 0, want = q->warm + q->queued;
-
-	if (q->failing || q->draining || q->lost)
+	if (q->failing || q->draining || q->lost || !tell_lists(q))
 		return;
-	for (size_t i = 0; i < q->cells; i++)
-		have += q->cell[i].st == CELL_BUILDING || q->cell[i].st == CELL_READY;
-	for (size_t i = 0; i < q->cells && have < want; i++)
-		if (q->cell[i].st == CELL_FREE) {
-			if (!cell_ask(q, &q->cell[i]))
-				return;
-			have++;
-		}
+	for (uint32_t p = 0; p < CONF_PROFILES; p++) {
+		size_t have = 0, want = (p == q->profile ? q->warm : 0) + q->queued_for[p];
+		for (size_t i = 0; i < q->cells; i++)
+			have += (q->cell[i].st == CELL_BUILDING || q->cell[i].st == CELL_READY) && cell_fits(q, &q->cell[i], p);
+		if (p != q->profile || have > want)
+			trim_ready(q, p, want);
+		for (size_t i = 0; i < q->cells && have < want; i++)
+			if (q->cell[i].st == CELL_FREE) {
+				if (!cell_ask(q, &q->cell[i], p))
+					return;
+				have++;
+			}
+	}
+}
+
+void job_set_lists(struct jobs *q, struct str text, uint32_t forbidden, uint32_t allowed)
+{
+	q->lists_text.n = 0;
+	buf_put(&q->lists_text, text.p, text.n);
+	q->lists_head = (struct msg_ask){.type = MSG_LISTS, .count = {forbidden, allowed}, .bytes = (uint32_t)q->lists_text.n};
+	q->lists++;
+	q->lists_told = false;
+	for (uint32_t p = 0; p < CONF_PROFILES; p++) {
+		q->view[p].known = false;
+		trim_ready(q, p, 0);
+	}
+}
+
+void job_set_profile(struct jobs *q, uint32_t profile)
+{
+	q->profile = profile;
+}
+
+bool job_ask(struct jobs *q, enum msg_type type, uint32_t id, struct str text)
+{
+	const struct msg_ask ask = {.type = type, .id = id, .bytes = (uint32_t)text.n};
+	return !q->lost && msg_send(q->wall, &ask, sizeof ask, text.p, text.n, NULL, 0, MSG_DONTWAIT) == 0;
 }
 
 /* ---- jobs ---- */
@@ -164,6 +221,7 @@ struct job *job_new(struct jobs *q, uint32_t conn)
 		j->out_bytes = j->err_bytes = 0;
 		j->head = (struct msg_job){.type = MSG_JOB};
 		j->stdin_data = (struct str){NULL, 0};
+		j->profile = q->profile;
 		j->start_us = j->end_us = now_us();
 		return j;
 	}
@@ -174,7 +232,7 @@ struct job *job_new(struct jobs *q, uint32_t conn)
 static void leave(struct jobs *q, struct job *j)
 {
 	if (j->st == JOB_QUEUED)
-		q->queued--;
+		q->queued--, q->queued_for[j->profile]--;
 	if (j->st == JOB_RUN || j->st == JOB_ENDING || j->st == JOB_KILLED)
 		q->running--;
 	if (j->cell >= 0 && q->cell[j->cell].st == CELL_BUSY)
@@ -256,7 +314,7 @@ static bool hand_over(struct jobs *q, struct job *j, size_t place)
 		return true;
 	}
 	if (j->st == JOB_QUEUED)
-		q->queued--;
+		q->queued--, q->queued_for[j->profile]--;
 	q->running++;
 	c->st = CELL_BUSY;
 	c->job = j->id;
@@ -275,18 +333,18 @@ static bool run_in_any(struct jobs *q, struct job *j)
 	if (q->running >= q->max_running)
 		return false;
 	for (size_t i = 0; i < q->cells; i++)
-		if (q->cell[i].st == CELL_READY && hand_over(q, j, i))
+		if (q->cell[i].st == CELL_READY && cell_fits(q, &q->cell[i], j->profile) && hand_over(q, j, i))
 			return true;
 	return false;
 }
 
-/* Whoever waits longest is next. */
-static void serve_queue(struct jobs *q)
+/* Of those who wait for this profile, the first is next. */
+static void serve_queue(struct jobs *q, uint32_t profile)
 {
-	while (q->queued) {
+	while (q->queued_for[profile]) {
 		struct job *first = NULL;
 		for (size_t i = 0; i < q->jobs; i++)
-			if (q->job[i].st == JOB_QUEUED && (!first || q->job[i].serial < first->serial))
+			if (q->job[i].st == JOB_QUEUED && q->job[i].profile == profile && (!first || q->job[i].serial < first->serial))
 				first = &q->job[i];
 		if (!first || !run_in_any(q, first))
 			return;
@@ -299,9 +357,9 @@ void job_start(struct jobs *q, struct job *j)
 		finish(q, j, JOB_NO_CELL);
 	} else if (q->draining) {
 		finish(q, j, JOB_DRAINED);
-	} else if (q->queued || !run_in_any(q, j)) {
+	} else if (q->queued_for[j->profile] || !run_in_any(q, j)) {
 		j->st = JOB_QUEUED;
-		q->queued++;
+		q->queued++, q->queued_for[j->profile]++;
 		loop_timer(q->loop, &j->timer, QUEUE_MS);
 	}
 }
@@ -334,16 +392,35 @@ static void wall_lost(struct jobs *q)
 	fail_queue(q, JOB_NO_CELL);
 }
 
+/* What the warden says of something else than a cell. */
+static bool other_news(struct jobs *q, const struct msg_tell *t, const int *fds)
+{
+	if (t->type == MSG_VIEW && t->id < CONF_PROFILES) {
+		q->view[t->id].known = true;
+		memcpy(q->view[t->id].why, t->why, sizeof t->why);
+		return true;
+	}
+	if ((t->type != MSG_SAVED && t->type != MSG_FETCHED) || q->answer.type)
+		return false;
+	q->answer.type = t->type;
+	q->answer.id = t->id;
+	q->answer.fd = fds[0];
+	memcpy(q->answer.why, t->why, sizeof t->why);
+	return true;
+}
+
 static void read_wall(struct jobs *q)
 {
 	struct msg_tell t;
 	int fds[MSG_FDS];
 	long n = msg_recv(q->wall, &t, sizeof t, fds, MSG_FDS, MSG_DONTWAIT);
-	size_t place = t.cell & 0xff;
+	size_t place = t.id & 0xff;
 
 	if (n < 0 && errno == EAGAIN)
 		return;
-	if (n != sizeof t || place >= q->cells || q->cell[place].id != t.cell || t.why[sizeof t.why - 1] != '\0') {
+	if (n == sizeof t && t.why[sizeof t.why - 1] == '\0' && other_news(q, &t, fds))
+		return;
+	if (n != sizeof t || place >= q->cells || q->cell[place].id != t.id || t.why[sizeof t.why - 1] != '\0') {
 		for (size_t i = 0; i < MSG_FDS; i++)
 			if (n >= 0 && fds[i] >= 0)
 				(void)close(fds[i]);
@@ -384,7 +461,10 @@ static void cell_ready(struct jobs *q, struct cell *c, const struct msg_ready *r
 	if (n == sizeof *r && r->type == MSG_READY && r->error == 0 && (r->layers & q->layers) == q->layers) {
 		c->st = CELL_READY;
 		q->failing = false;
-		serve_queue(q);
+		if (c->lists == q->lists)
+			serve_queue(q, c->profile);
+		else
+			cell_end(q, c); /* the lists have changed while it was made */
 		return;
 	}
 	cell_end(q, c);

@@ -17,6 +17,7 @@ enum cell_state { CELL_FREE, CELL_BUILDING, CELL_READY, CELL_BUSY, CELL_DYING };
 struct cell {
 	enum cell_state st;
 	uint32_t id, job;   /* job: its id, while busy */
+	uint32_t profile, lists; /* what it is made for, and from which lists */
 	bool gone;          /* the warden has reaped it */
 	int fd[MSG_FDS], slot[MSG_FDS];
 };
@@ -33,9 +34,10 @@ struct job {
 	unsigned ended;
 	int cell;
 	uint64_t serial;         /* order of arrival */
+	uint32_t profile;
 	uint32_t timeout_ms;     /* wall time, counted from the hand-over to the cell */
 	uint64_t start_us, end_us;
-	struct msg_job head;     /* words of text, in order: cwd, argv, environment */
+	struct msg_job head;     /* words of text, in order: cwd, argv, environment, allowed programs */
 	struct buf text;
 	struct str stdin_data;   /* borrowed from the connection, which outlives the job or cancels it */
 	struct buf out, err;     /* kept; *_bytes counts all */
@@ -51,12 +53,20 @@ struct jobs {
 	struct loop *loop;
 	int wall, wall_slot;
 	uint32_t layers;         /* what the probe had; a cell with less runs nothing */
-	uint32_t profile;
+	uint32_t profile;        /* the default one, for which cells are kept warm */
 	struct job *job;
 	struct cell *cell;
-	size_t jobs, cells, warm, max_running, running, queued, done, output_limit;
+	size_t jobs, cells, warm, max_running, running, queued, done, output_limit, queued_for[CONF_PROFILES];
 	uint64_t serial;
 	char why[112];           /* why the last cell could not be made */
+	/* the policy's programs, as the warden is to have them; lists counts what was told */
+	struct msg_ask lists_head;
+	struct buf lists_text;
+	uint32_t lists;
+	bool lists_told;
+	/* how well each profile's cells keep them, once that is known: "" is "wholly" */
+	struct { bool known; char why[112]; } view[CONF_PROFILES];
+	struct { enum msg_type type; uint32_t id; int fd; char why[112]; } answer; /* to job_ask; type 0: none */
 	struct timer retry;
 	bool failing, draining, lost; /* lost: the warden is gone */
 	char *scratch;           /* where output beyond the limit is thrown */
@@ -64,7 +74,15 @@ struct jobs {
 
 /* Takes all memory: max_running commands, as many in the queue, their output. False: errno. */
 bool job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, uint32_t layers);
-/* A job to fill in (text, head.argc, head.envc, stdin_data, timeout_ms) and then start or drop;
+/* New lists, forbidden names and then allowed ones, each NUL-terminated, at most MSG_ASK_MAX bytes, copied: cells
+ * of the old ones take no more work. */
+void job_set_lists(struct jobs *q, struct str text, uint32_t forbidden, uint32_t allowed);
+/* The default profile from now on. */
+void job_set_profile(struct jobs *q, uint32_t profile);
+/* Asks the warden to save a text as the policy file (MSG_SAVE) or to hand the file over (MSG_FETCH); the
+ * answer carries id. False when it can't be asked now. */
+bool job_ask(struct jobs *q, enum msg_type type, uint32_t id, struct str text);
+/* A job to fill in (text, head, profile, stdin_data, timeout_ms) and then start or drop;
  * NULL when running and waiting places are all taken. */
 struct job *job_new(struct jobs *q, uint32_t conn);
 /* Runs it in a ready cell, or queues it for 2 s at most. Done is told by job_next_done. */

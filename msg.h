@@ -1,15 +1,18 @@
 /* L1: the wall. Every message between arena, warden and cell, as fixed structs over
  * SOCK_SEQPACKET socket pairs, so that one read is one message, whole.
  *
- *   arena  -> warden   msg_ask     build a cell, kill a cell
+ *   arena  -> warden   msg_ask     build a cell, kill a cell; these are the lists of programs;
+ *                                  save the policy file, hand it over
  *   warden -> arena    msg_hello   once, at start: what this host's jail is made of
- *                      msg_tell    here is a cell (with its fds), it is gone, it could not be made
+ *                      msg_tell    here is a cell (with its fds), it is gone, it could not be made;
+ *                                  how well the lists are kept; the file is saved, here it is (an fd)
  *   cell   -> arena    msg_ready   built and waiting, or the step that failed
  *   arena  -> cell     msg_job     run this, once; shutdown(SHUT_WR) then says "end it and report",
  *                                  close says "die"
  *   cell   -> arena    msg_result  how it ended
  *
- * The warden believes nothing that arena says beyond "this many cells of that profile"; arena
+ * The warden believes nothing that arena says beyond "this many cells of that profile", these names
+ * of programs, and the policy file's text, whose place it knows itself; arena
  * believes nothing that a cell says beyond "this is what the command did". Each side checks size,
  * type and range of what it receives, and hangs up on the first message that is wrong. */
 #ifndef MSG_H
@@ -24,9 +27,14 @@ enum {
 	MSG_WORDS_MAX = 4096,      /* argv and environment, strings */
 	MSG_FILES_BYTES = 16384, MSG_FILES_MAX = 512, /* names of files in a result */
 	MSG_FDS = 4,
+	MSG_ASK_MAX = 65536,       /* text behind a request: the policy file, or the names of programs */
+	MSG_NAME_MAX = 200,        /* of a program */
 };
 
-enum msg_type { MSG_BUILD = 1, MSG_KILL, MSG_HELLO, MSG_CELL, MSG_GONE, MSG_FAILED, MSG_READY, MSG_JOB, MSG_RESULT };
+enum msg_type {
+	MSG_BUILD = 1, MSG_KILL, MSG_LISTS, MSG_SAVE, MSG_FETCH, MSG_HELLO, MSG_CELL, MSG_GONE, MSG_FAILED, MSG_VIEW, MSG_SAVED,
+	MSG_FETCHED, MSG_READY, MSG_JOB, MSG_RESULT,
+};
 
 /* What a cell is made of, one bit each; msg_layer_name has health's names. */
 enum msg_layer {
@@ -38,13 +46,17 @@ enum msg_layer {
 	(1u << LAYER_NETNS | 1u << LAYER_MOUNTNS | 1u << LAYER_PIDNS | 1u << LAYER_RLIMITS | \
 	 1u << LAYER_NO_NEW_PRIVS | 1u << LAYER_SECCOMP)
 
-struct msg_ask { uint32_t type, cell, profile; };
+/* id: the cell's, or what the answer is to carry. Behind it bytes of text: for MSG_LISTS count[0] forbidden
+ * and count[1] allowed names, each NUL-terminated; for MSG_SAVE the file. */
+struct msg_ask { uint32_t type, id, profile, count[2], bytes; };
 struct msg_hello { uint32_t type, layers; char why[LAYERS][112]; /* NUL-terminated, why one is missing */ };
-/* cell: slot in the low 8 bits, generation above. MSG_CELL carries control, stdin, stdout, stderr. */
-struct msg_tell { uint32_t type, cell; char why[112]; };
+/* id: a cell's slot in the low 8 bits, generation above; for MSG_VIEW the profile; else the request's. MSG_CELL
+ * carries control, stdin, stdout, stderr; MSG_FETCHED the file, unless why says why not. */
+struct msg_tell { uint32_t type, id; char why[112]; };
 struct msg_ready { uint32_t type, layers; int32_t error; char step[32]; /* error != 0: this step failed */ };
-/* Behind it text_bytes of text: cwd, argc words, envc assignments, each NUL-terminated. */
-struct msg_job { uint32_t type, argc, envc, text_bytes; };
+/* Behind it text_bytes of text: cwd, argc words, envc assignments, allowc names of the only programs that
+ * may run (with restricted), each NUL-terminated. */
+struct msg_job { uint32_t type, argc, envc, allowc, restricted, text_bytes; };
 /* Behind it files_bytes of text: files names, each NUL-terminated. status is waitpid(2)'s. */
 struct msg_result {
 	uint32_t type;
@@ -53,8 +65,8 @@ struct msg_result {
 	uint32_t oom, ended_early, files, files_bytes, files_truncated, pad;
 };
 
-_Static_assert(sizeof(struct msg_ask) == 12 && sizeof(struct msg_tell) == 120, "no holes over the wall");
-_Static_assert(sizeof(struct msg_ready) == 44 && sizeof(struct msg_job) == 16, "no holes over the wall");
+_Static_assert(sizeof(struct msg_ask) == 24 && sizeof(struct msg_tell) == 120, "no holes over the wall");
+_Static_assert(sizeof(struct msg_ready) == 44 && sizeof(struct msg_job) == 24, "no holes over the wall");
 _Static_assert(sizeof(struct msg_result) == 64, "no holes over the wall");
 
 const char *msg_layer_name(enum msg_layer l);

@@ -5,12 +5,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h> /* rename */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,18 +26,22 @@
 
 static struct warden {
 	int wall;
+	const char *policy_file;
 	struct jail jail;
 	struct jail_slot slots[MSG_CELLS_MAX];
 	struct { pid_t pid; uint32_t id; } cells[MSG_CELLS_MAX]; /* pid 0: the slot is free */
 } w;
 
+/* A request as it came: nothing of it is believed before it is checked. */
+static struct { struct msg_ask head; char text[MSG_ASK_MAX]; } asked;
+
 static _Noreturn void end(void);
 
-static void tell(enum msg_type type, uint32_t id, const char *why, const int *fds)
+static void tell(enum msg_type type, uint32_t id, const char *why, const int *fds, size_t nfds)
 {
-	struct msg_tell t = {.type = type, .cell = id};
+	struct msg_tell t = {.type = type, .id = id};
 	(void)text_printf(t.why, sizeof t.why, "%s", why);
-	if (msg_send(w.wall, &t, sizeof t, NULL, 0, fds, fds ? MSG_FDS : 0, 0) < 0)
+	if (msg_send(w.wall, &t, sizeof t, NULL, 0, fds, nfds, 0) < 0)
 		end(); /* arena is gone */
 }
 
@@ -41,7 +49,7 @@ static void tell_failed(uint32_t id, const struct jail_error *e)
 {
 	char why[112];
 	(void)text_printf(why, sizeof why, "%s: %s", e->step, strerror(e->error));
-	tell(MSG_FAILED, id, why, NULL);
+	tell(MSG_FAILED, id, why, NULL, 0);
 }
 
 /* Control socket pair and three pipes; mine are arena's ends, theirs the cell's, which owns the pipes
@@ -75,13 +83,17 @@ static bool open_ends(const struct jail_slot *s, int mine[MSG_FDS], int theirs[M
 	return false;
 }
 
-static void build(uint32_t id, uint32_t profile, bool probe)
+static void build(uint32_t id, uint32_t profile)
 {
 	uint32_t n = id & 0xff;
 	int mine[MSG_FDS], theirs[MSG_FDS];
 	struct jail_error e = {"", 0};
+	bool made = false;
 
-	if (!jail_slot_ready(&w.jail, &w.slots[n], profile, &e)) {
+	bool seen = jail_view_ready(&w.jail, profile, &made, &e);
+	if (seen && made)
+		tell(MSG_VIEW, profile, w.jail.view[profile].v.why, NULL, 0);
+	if (!seen || !jail_slot_ready(&w.jail, &w.slots[n], profile, &e)) {
 		tell_failed(id, &e);
 		return;
 	}
@@ -92,37 +104,107 @@ static void build(uint32_t id, uint32_t profile, bool probe)
 	}
 	pid_t pid = sys_clone(jail_clone_flags(&w.jail));
 	if (pid == 0)
-		cell_main(&w.jail, &w.slots[n], theirs, probe);
+		cell_main(&w.jail, &w.slots[n], theirs, false);
 	if (pid < 0) {
 		jail_slot_spent(&w.jail, &w.slots[n]);
 		tell_failed(id, &(struct jail_error){"clone", errno});
 	} else {
 		w.cells[n].pid = pid;
 		w.cells[n].id = id;
-		tell(MSG_CELL, id, "", mine);
+		tell(MSG_CELL, id, "", mine, MSG_FDS);
 	}
 	for (size_t i = 0; i < MSG_FDS; i++)
 		(void)close(mine[i]), (void)close(theirs[i]);
 }
 
-static void ask_build(const struct msg_ask *a)
+/* What arena asks, once its size is right: false is "that can't be", and the end. */
+static bool ask_build(const struct msg_ask *a)
 {
-	if (!conf_profile(a->profile) || w.cells[a->cell & 0xff].pid != 0)
-		die("warden: arena asked for a cell that can't be; ending");
-	build(a->cell, a->profile, false);
+	uint32_t n = a->id & 0xff;
+	if (n >= MSG_CELLS_MAX || !conf_profile(a->profile) || w.cells[n].pid != 0)
+		return false;
+	build(a->id, a->profile);
+	return true;
 }
 
-static void ask_kill(const struct msg_ask *a)
+static bool ask_kill(const struct msg_ask *a)
 {
-	uint32_t n = a->cell & 0xff;
+	uint32_t n = a->id & 0xff;
 	/* the pid is ours until we reap it; an id of an earlier generation finds nothing */
-	if (w.cells[n].pid && w.cells[n].id == a->cell)
+	if (n < MSG_CELLS_MAX && w.cells[n].pid && w.cells[n].id == a->id)
 		(void)kill(w.cells[n].pid, SIGKILL);
+	return n < MSG_CELLS_MAX;
 }
 
-static const struct { uint32_t type; void (*run)(const struct msg_ask *a); } requests[] = {
-	{MSG_BUILD, ask_build},
-	{MSG_KILL, ask_kill},
+static bool ask_lists(const struct msg_ask *a)
+{
+	return jail_set_lists(&w.jail, asked.text, a->bytes, a->count);
+}
+
+/* The old file, or the whole of the new one, whatever happens in between (rename(2)); what a crash leaves
+ * is the .new file, which the next one replaces. Owner and mode stay. */
+static bool save(const char *to, const char *text, size_t n)
+{
+	char fresh[PATH_MAX], dir[PATH_MAX];
+	struct stat old;
+	bool was = stat(to, &old) == 0;
+
+	if (!text_printf(fresh, sizeof fresh, "%s.new", to) || !text_printf(dir, sizeof dir, "%.*s", (int)(strrchr(to, '/') - to), to))
+		return false;
+	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+		return false;
+	(void)unlink(fresh);
+	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return false;
+	bool ok = write(fd, text, n) == (ssize_t)n && fsync(fd) == 0 &&
+	          (!was || (fchown(fd, old.st_uid, old.st_gid) == 0 && fchmod(fd, old.st_mode & 07777) == 0));
+	int saved = errno;
+	ok = close(fd) == 0 && ok && rename(fresh, to) == 0;
+	if (!ok) {
+		errno = saved ? saved : errno;
+		(void)unlink(fresh);
+		return false;
+	}
+	if ((fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
+		(void)fsync(fd); /* the name too; not every file system can */
+		(void)close(fd);
+	}
+	return true;
+}
+
+static bool ask_save(const struct msg_ask *a)
+{
+	char real[PATH_MAX], why[112] = "";
+
+	if (!realpath(w.policy_file, real)) /* a link stays one, its target is replaced */
+		(void)text_printf(real, sizeof real, "%s", w.policy_file);
+	errno = 0;
+	if (real[0] != '/' || !save(real, asked.text, a->bytes))
+		(void)text_printf(why, sizeof why, "the policy file can't be written: %s", strerror(errno ? errno : EINVAL));
+	tell(MSG_SAVED, a->id, why, NULL, 0);
+	return true;
+}
+
+static bool ask_fetch(const struct msg_ask *a)
+{
+	char why[112] = "";
+	int fd = open(w.policy_file, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		(void)text_printf(why, sizeof why, "%s", errno == ENOENT ? "" : strerror(errno));
+	tell(MSG_FETCHED, a->id, why, &fd, fd >= 0);
+	if (fd >= 0)
+		(void)close(fd);
+	return true;
+}
+
+static const struct { uint32_t type; bool text; bool (*run)(const struct msg_ask *a); } requests[] = {
+	{MSG_BUILD, false, ask_build},
+	{MSG_KILL, false, ask_kill},
+	{MSG_LISTS, true, ask_lists},
+	{MSG_SAVE, true, ask_save},
+	{MSG_FETCH, false, ask_fetch},
 };
 
 /* In basic a command can kill its process 1, which has the same uid and no namespace between: what
@@ -154,7 +236,7 @@ static void reap(bool wait_for_all)
 				end_strays();
 			jail_slot_spent(&w.jail, &w.slots[n]);
 			if (!wait_for_all)
-				tell(MSG_GONE, w.cells[n].id, "", NULL);
+				tell(MSG_GONE, w.cells[n].id, "", NULL, 0);
 		}
 }
 
@@ -171,16 +253,14 @@ static _Noreturn void end(void)
 
 static void one_request(void)
 {
-	struct msg_ask a;
-	long n = msg_recv(w.wall, &a, sizeof a, NULL, 0, 0);
+	long n = msg_recv(w.wall, &asked, sizeof asked, NULL, 0, 0);
+	const struct msg_ask *a = &asked.head;
 
-	if (n != sizeof a || (a.cell & 0xff) >= MSG_CELLS_MAX)
+	if (n < (long)sizeof *a || a->bytes != (size_t)n - sizeof *a)
 		end();
 	for (size_t i = 0; i < countof(requests); i++)
-		if (requests[i].type == a.type) {
-			requests[i].run(&a);
+		if (requests[i].type == a->type && (requests[i].text || a->bytes == 0) && requests[i].run(a))
 			return;
-		}
 	end();
 }
 
@@ -287,7 +367,7 @@ static _Noreturn void serve(enum jail_mode mode, uint16_t port)
 	}
 }
 
-int warden_start(enum jail_mode mode, uint16_t port, pid_t *pid)
+int warden_start(enum jail_mode mode, uint16_t port, const char *policy_file, pid_t *pid)
 {
 	int ends[2];
 
@@ -299,6 +379,7 @@ int warden_start(enum jail_mode mode, uint16_t port, pid_t *pid)
 		w.wall = dup2(ends[1], 3) < 0 ? -1 : 3;
 		if (w.wall < 0 || sys_close_from(4) < 0 || fcntl(w.wall, F_SETFD, FD_CLOEXEC) < 0)
 			_exit(1);
+		w.policy_file = policy_file;
 		serve(mode, port);
 	}
 	(void)close(ends[1]);

@@ -8,6 +8,10 @@ import base64, contextlib, fnmatch, http.client, json, os, pwd, re, shutil, sign
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BASIC = 'Basic ' + base64.b64encode(b'arena:omniarena').decode()
 TESTS = []
+# Most tests are about the jail, not about the policy: these programs may run in them, even in strict.
+PROGRAMS = '''ls cat echo pwd head tail wc grep find sort uniq date whoami python3 sh bash env id sleep dd true false test rm mkdir
+    touch chmod cp mv ln mkfifo seq yes tr cut sed awk od cmp kill nice nohup setsid timeout xargs tee base64 perl uname hostname
+    df stat readlink dirname basename mknod truncate split sync stty tty ps nproc getconf printf expr mktemp no-such-program'''
 UNIQUE = '%07d' % os.getpid()  # stands for '@' in commands, so that two runs at once do not see each other's
 
 
@@ -60,6 +64,15 @@ class Host:
             os.chown(path, self.account.pw_uid, self.account.pw_gid)
         return path
 
+    def policy(self):
+        """The policy file that servers have unless a test brings its own."""
+        path = os.path.join(self.work, 'policy.conf')
+        if not os.path.exists(path):
+            with open(path, 'w') as f:
+                f.write('[blacklist]\n[whitelist]\n%s\n' % '\n'.join(PROGRAMS.split()))
+            os.chmod(path, 0o644)
+        return path
+
     def file(self, text, mode=0o600):
         path = os.path.join(self.folder(), 'file')
         with open(path, 'w') as f:
@@ -71,7 +84,8 @@ class Host:
 
 
 class Server:
-    def __init__(self, host, flags=(), binary='omniarena', env=None, auth=BASIC, wrap=(), ready=True, port=0):
+    def __init__(self, host, flags=(), binary='omniarena', env=None, auth=BASIC, wrap=(), ready=True, port=0, config=True):
+        # config: the wide policy of most tests, or False: an empty one, which is the defaults; never the host's
         self.auth, self.log_lines = auth, []
         if host.sanitized:
             if binary != 'omniarena' or wrap:
@@ -79,7 +93,7 @@ class Server:
             # leaks: everything is taken once and kept to the end
             binary, env = 'omniarena-sanitized', {'ASAN_OPTIONS': 'detect_leaks=0', **(env or {})}
         self.proc = subprocess.Popen(
-            [*wrap, os.path.join(host.work, binary), '--port', str(port), *flags], stdin=subprocess.DEVNULL,
+            [*wrap, os.path.join(host.work, binary), '--port', str(port), *([] if '--config' in flags else ['--config', host.policy() if config else host.file('')]), *flags], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd='/', env={'PATH': os.environ['PATH'], **(env or {})}, **host.ids)
         self.pid = self.proc.pid
         self.port = None

@@ -1,0 +1,912 @@
+/* L2 net: the two lists, and what they say about a command line. shell.c finds the commands; here it
+ * is decided which program each of them would start, and whether it may. Nothing is run. */
+#include "policy.h"
+
+#include <string.h>
+
+static const char *const list_names[POLICY_LISTS] = {"blacklist", "whitelist"};
+static const char *const defaults[POLICY_LISTS] = {
+	"rm -rf /\nmkfs\ndd if=\n:(){\nwget\ncurl\nnc\nncat\nssh\nscp\nsudo\nsu\nchmod 777 /\nshutdown\nreboot\nmount\niptables\n",
+	"ls\ncat\necho\npwd\nhead\ntail\nwc\ngrep\nfind\nsort\nuniq\ndate\nwhoami\npython3\n",
+};
+
+/* Of a POSIX shell and bash: what starts nothing and loads nothing. */
+static const char *const harmless[] = {
+	":", "[", "[[", "bg", "break", "cd", "continue", "declare", "dirs", "disown", "echo", "exit", "export", "false", "fg",
+	"getopts", "hash", "jobs", "kill", "let", "local", "logout", "popd", "printf", "pushd", "pwd", "read", "readonly",
+	"return", "set", "shift", "shopt", "suspend", "test", "times", "true", "type", "typeset", "ulimit", "umask", "unalias",
+	"unset", "wait",
+};
+/* A shell runs text that it finds in these: PS4 as a trace's prompt, the others as files. */
+static const char *const run_by_shells[] = {"PS4", "ENV", "BASH_ENV", "PROMPT_COMMAND", "PS1", "PS2", "SHELLOPTS", "BASHOPTS"};
+
+static const char *const program_folders[] = {
+	"/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/", "/usr/games/", "/usr/local/games/",
+};
+
+/* Programs and builtins that start what their words say. */
+enum starts {
+	PROGRAM,  /* behind the options and skip operands: a program and its words */
+	FED,      /* the same, completed from what it reads */
+	ASSIGNED, /* env: assignments before the program, -S splits a text */
+	ASKS,     /* command: with -v it starts nothing */
+	SCRIPT,   /* a shell: -c and a text */
+	TEXT,     /* eval: all words together are a text */
+	TRAP,     /* the first operand is a text */
+	FOUND,    /* find: -exec and its kin */
+	OPTION,   /* an option names the program */
+	UNKNOWN,  /* what it runs can't be known from its words */
+};
+static const struct starter {
+	const char *name;
+	enum starts how;
+	bool builtin;       /* it is a part of the shell, and needs no place in a list */
+	const char *with;   /* short options that take a word */
+	const char *with_long; /* long ones, between blanks */
+	unsigned skip;      /* operands before the program */
+} starters[] = {
+	{"env", ASSIGNED, false, "uCS", " unset chdir split-string argv0 ", 0},
+	{"xargs", FED, false, "adEILnPs", " arg-file delimiter max-args max-chars max-procs process-slot-var ", 0},
+	{"nice", PROGRAM, false, "n", " adjustment ", 0}, {"nohup", PROGRAM, false, "", "", 0},
+	{"timeout", PROGRAM, false, "ks", " kill-after signal ", 1}, {"time", PROGRAM, false, "fo", " format output ", 0},
+	{"stdbuf", PROGRAM, false, "ioe", " input output error ", 0}, {"setsid", PROGRAM, false, "", "", 0},
+	{"ionice", PROGRAM, false, "cnpPu", " class classdata pid pgid uid ", 0}, {"chroot", PROGRAM, false, "", " userspec groups ", 1},
+	{"busybox", PROGRAM, false, "", "", 0}, {"toybox", PROGRAM, false, "", "", 0}, {"coproc", PROGRAM, true, "", "", 0},
+	{"chrt", PROGRAM, false, "TPD", " sched-runtime sched-period sched-deadline ", 1}, {"taskset", PROGRAM, false, "", "", 1},
+	{"sudo", PROGRAM, false, "CDghpRrtTUu", " user group host prompt chdir chroot role type close-from ", 0},
+	{"doas", PROGRAM, false, "Cu", "", 0}, {"unshare", PROGRAM, false, "RwSG", " root wd setuid setgid ", 0},
+	{"nsenter", PROGRAM, false, "tSG", " target setuid setgid ", 0}, {"setarch", PROGRAM, false, "", "", 1}, {"strace", PROGRAM, false, "abeEIoOpPsSuUX", "", 0},
+	{"prlimit", PROGRAM, false, "p", " pid ", 0}, {"flock", PROGRAM, false, "cwE", " command wait timeout conflict-exit-code ", 1},
+	{"watch", TEXT, false, "nq", " interval equexit ", 0}, {"command", ASKS, true, "", "", 0}, {"builtin", PROGRAM, true, "", "", 0},
+	{"exec", PROGRAM, true, "a", "", 0}, {"eval", TEXT, true, "", "", 0}, {"trap", TRAP, true, "", "", 0},
+	{".", UNKNOWN, true, "", "", 0}, {"source", UNKNOWN, true, "", "", 0}, {"alias", UNKNOWN, true, "", "", 0},
+	{"sh", SCRIPT, false, "oO", " rcfile init-file ", 0}, {"bash", SCRIPT, false, "oO", " rcfile init-file ", 0},
+	{"dash", SCRIPT, false, "o", "", 0}, {"ash", SCRIPT, false, "o", "", 0}, {"ksh", SCRIPT, false, "o", "", 0},
+	{"mksh", SCRIPT, false, "o", "", 0}, {"zsh", SCRIPT, false, "o", "", 0}, {"rbash", SCRIPT, false, "oO", "", 0},
+	{"find", FOUND, false, "", "", 0}, {"sort", OPTION, false, "", " compress-program ", 0},
+	{"tar", OPTION, false, "I", " use-compress-program to-command ", 0},
+};
+
+/* ---- rules ---- */
+
+/* FNV-1a, a byte at a time, and what of it is a place in the table. */
+enum { HASH_BEGIN = 0x811c9dc5 };
+
+static uint32_t hash_step(uint32_t h, char c)
+{
+	return (h ^ (unsigned char)c) * 16777619u;
+}
+
+static unsigned hash_place(uint32_t h)
+{
+	return (h ^ h >> 16) % POLICY_HASH;
+}
+
+static unsigned hash_of(struct str s)
+{
+	uint32_t h = HASH_BEGIN;
+	for (size_t i = 0; i < s.n; i++)
+		h = hash_step(h, s.p[i]);
+	return hash_place(h);
+}
+
+static bool same(struct str a, struct str b)
+{
+	return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
+}
+
+static struct str base_name(struct str s)
+{
+	const char *slash = s.n ? memrchr(s.p, '/', s.n) : NULL;
+	return slash ? (struct str){slash + 1, s.n - (size_t)(slash + 1 - s.p)} : s;
+}
+
+static bool is_text_rule(struct str pattern)
+{
+	for (size_t i = 0; i < pattern.n; i++)
+		if (strchr(";&|()<>{}`$\"'\\", pattern.p[i]))
+			return true;
+	return false;
+}
+
+/* NULL, or what is wrong with a rule. */
+static const char *check_pattern(enum policy_list list, struct str pattern)
+{
+	struct str rest = pattern, name;
+
+	if (pattern.n == 0 || pattern.n > POLICY_PATTERN_MAX)
+		return pattern.n ? "a rule has at most 200 bytes" : "the rule is empty";
+	for (size_t i = 0; i < pattern.n; i++)
+		if ((unsigned char)pattern.p[i] < ' ' || pattern.p[i] == 0x7f || (pattern.p[i] == '#' && (i == 0 || pattern.p[i - 1] == ' ')))
+			return "a rule has no control characters, and no word that begins with '#'";
+	if (pattern.p[0] == ' ' || pattern.p[pattern.n - 1] == ' ' || (pattern.p[0] == '[' && pattern.p[pattern.n - 1] == ']'))
+		return "a rule neither begins nor ends with a blank, and does not look like a [section]";
+	if (list == POLICY_WHITE && is_text_rule(pattern))
+		return "the whitelist has programs; a rule with shell punctuation names none";
+	if (!is_text_rule(pattern) && (!str_word(&rest, &name) || base_name(name).n == 0 || pattern.p[0] == '-'))
+		return "a rule begins with the name of a program";
+	return NULL;
+}
+
+static void add_rule(struct policy *p, enum policy_list list, struct str text)
+{
+	struct policy_rule *r = &p->rule[p->rules++];
+	struct str rest = text;
+
+	*r = (struct policy_rule){.text = text, .list = list};
+	p->count[list]++;
+	if (is_text_rule(text))
+		return;
+	(void)str_word(&rest, &r->name); /* check_pattern saw one */
+	r->name = base_name(r->name);
+	r->words = str_word(&rest, &(struct str){NULL, 0});
+	uint16_t *head = &p->hash[hash_of(r->name)];
+	r->next = *head;
+	*head = (uint16_t)p->rules;
+}
+
+static int list_of(struct str section)
+{
+	for (int l = 0; l < POLICY_LISTS; l++)
+		if (str_eq(section, list_names[l]))
+			return l;
+	return -1;
+}
+
+/* Finds a name of the tables above by its hash; two of one hash are looked for one by one. */
+enum { COLLISION = 255 };
+
+static void mark_known(uint8_t *at, const char *name, size_t i)
+{
+	uint8_t *place = &at[hash_of(str_of(name))];
+	*place = *place && *place != i + 1 ? COLLISION : (uint8_t)(i + 1);
+}
+
+static void build(struct policy *p)
+{
+	bool has[POLICY_LISTS] = {false, false};
+	struct conf_reader r = {.rest = {p->file, p->file_n}};
+	struct str entry;
+
+	p->rules = 0;
+	memset(p->count, 0, sizeof p->count);
+	memset(p->hash, 0, sizeof p->hash);
+	for (size_t i = 0; i < countof(harmless); i++)
+		mark_known(p->harmless_at, harmless[i], i);
+	for (size_t i = 0; i < countof(starters); i++)
+		mark_known(p->starter_at, starters[i].name, i);
+	while (conf_next(&r, &entry)) {
+		int l = list_of(r.section);
+		if (l >= 0 && !r.header)
+			add_rule(p, l, entry);
+		if (l >= 0)
+			has[l] = true;
+	}
+	for (enum policy_list l = 0; l < POLICY_LISTS; l++)
+		for (struct str rest = str_of(defaults[l]), line; !has[l] && str_cut(&rest, '\n', &line);)
+			add_rule(p, l, line);
+}
+
+bool policy_load(struct policy *p, struct str text, const char *file_name, char *why, size_t cap)
+{
+	struct conf_reader r = {.rest = text};
+	size_t n = 64; /* the defaults, twice over */
+	struct str entry;
+
+	while (conf_next(&r, &entry)) {
+		int l = list_of(r.section);
+		const char *wrong = l < 0 || r.header ? NULL : ++n > POLICY_RULES ? "there are too many rules" : check_pattern(l, entry);
+		if (wrong) {
+			(void)text_printf(why, cap, "%s:%u: %s", file_name, r.line, wrong);
+			return false;
+		}
+	}
+	if (text.n)
+		memcpy(p->file, text.p, text.n); /* conf_apply saw that it fits */
+	p->file_n = text.n;
+	build(p);
+	return true;
+}
+
+/* Puts text in place of n bytes of the file at a place. */
+static bool splice(struct policy *p, size_t at, size_t n, struct str text)
+{
+	if (p->file_n - n + text.n > sizeof p->file)
+		return false;
+	memmove(p->file + at + text.n, p->file + at + n, p->file_n - at - n);
+	if (text.n)
+		memcpy(p->file + at, text.p, text.n);
+	p->file_n += text.n - n;
+	return true;
+}
+
+const char *policy_edit(struct policy *p, bool add, enum policy_list list, struct str pattern)
+{
+	static char text[4096];
+	struct conf_reader r = {.rest = {p->file, p->file_n}};
+	struct buf b = {text, 0, sizeof text, false};
+	const char *wrong = check_pattern(list, pattern);
+	size_t at = 0, rule = 0;
+	bool has = false, there = false;
+	struct str entry;
+
+	for (; rule < p->rules && !there; rule++)
+		there = p->rule[rule].list == list && same(p->rule[rule].text, pattern);
+	if (wrong || (add && there))
+		return wrong; /* it is in force already */
+	if (!add && !there)
+		return "there is no such rule in that list";
+	if (add && p->rules + 64 > POLICY_RULES)
+		return "there are too many rules";
+	while (conf_next(&r, &entry)) {
+		if (list_of(r.section) != (int)list)
+			continue;
+		has = true;
+		at = (size_t)(r.raw.p - p->file) + r.raw.n; /* behind the section's last entry */
+		if (!add && !r.header && same(entry, pattern)) {
+			(void)splice(p, (size_t)(r.raw.p - p->file), r.raw.n, (struct str){NULL, 0}); /* shorter */
+			r.rest = (struct str){r.raw.p, p->file_n - (size_t)(r.raw.p - p->file)};
+		}
+	}
+	if (!has) { /* the defaults were in force: from now on the file says what is */
+		at = p->file_n;
+		buf_printf(&b, "%s[%s]\n", at && p->file[at - 1] != '\n' ? "\n" : "", list_names[list]);
+		for (struct str rest = str_of(defaults[list]), line; str_cut(&rest, '\n', &line);)
+			if (add || !same(line, pattern))
+				buf_printf(&b, "%.*s\n", (int)line.n, line.p);
+	} else if (add && at && p->file[at - 1] != '\n') {
+		buf_str(&b, "\n");
+	}
+	if (add)
+		buf_printf(&b, "%.*s\n", (int)pattern.n, pattern.p);
+	bool fits = b.n == 0 || splice(p, at, 0, (struct str){b.p, b.n});
+	build(p);
+	return fits ? NULL : "the policy file would be larger than 64 KiB";
+}
+
+size_t policy_programs(const struct policy *p, enum policy_list list, struct buf *out)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < p->rules; i++) {
+		const struct policy_rule *r = &p->rule[i];
+		if (r->list != list || !r->name.n || (list == POLICY_BLACK && r->words))
+			continue; /* "rm -rf /" does not take rm away */
+		buf_put(out, r->name.p, r->name.n);
+		buf_put(out, "", 1);
+		n++;
+	}
+	return n;
+}
+
+/* ---- a rule of several words ---- */
+
+/* "/a/./b//.." as "/a", and so is "/a" with a star for its contents. */
+static struct str clean_path(struct str in, char *out, size_t cap)
+{
+	struct buf b = {out, 0, cap, false};
+	struct str part;
+
+	while (str_cut(&in, '/', &part)) {
+		size_t only = 0;
+		while (only < part.n && strchr("*?.", part.p[only]))
+			only++;
+		bool glob = only == part.n && memchr(part.p, '*', part.n ? part.n : 0);
+		if (part.n == 0 || str_eq(part, ".") || (glob && in.n == 0))
+			continue;
+		if (str_eq(part, "..")) {
+			const char *slash = b.n ? memrchr(out, '/', b.n) : NULL;
+			b.n = slash ? (size_t)(slash - out) : 0;
+			continue;
+		}
+		buf_put(&b, "/", 1);
+		buf_put(&b, part.p, part.n);
+	}
+	return (struct str){out, b.n};
+}
+
+static struct str skip_zeros(struct str s)
+{
+	struct str t = s;
+	while (t.n > 1 && t.p[0] == '0')
+		t.p++, t.n--;
+	for (size_t i = 0; i < t.n; i++)
+		if (t.p[i] < '0' || t.p[i] > '7')
+			return s;
+	return t;
+}
+
+static bool operand_matches(struct str rule, struct str word, bool sure)
+{
+	char a[POLICY_PATTERN_MAX + 1], b[SHELL_IN_MAX / 16];
+
+	if (rule.n && rule.p[rule.n - 1] == '=')
+		return word.n >= rule.n && memcmp(word.p, rule.p, rule.n) == 0;
+	if (!sure)
+		return false;
+	if (rule.n && rule.p[0] == '/')
+		return word.n && word.p[0] == '/' && same(clean_path(rule, a, sizeof a), clean_path(word, b, sizeof b));
+	return same(rule, word) || (word.n && same(skip_zeros(rule), skip_zeros(word)));
+}
+
+/* The letters of a flag word, as bits: -rf, and --force or any beginning of it (getopt_long(3)). */
+static void add_flags(struct str word, uint64_t flags[2])
+{
+	static const struct { const char *name; char letter; } known[] = {
+		{"recursive", 'r'}, {"force", 'f'}, {"verbose", 'v'}, {"interactive", 'i'}, {"dir", 'd'},
+	};
+	if (word.n > 2 && word.p[1] == '-') {
+		for (size_t i = 0; i < countof(known); i++)
+			if (strncmp(known[i].name, word.p + 2, word.n - 2) == 0)
+				flags[known[i].letter >> 6] |= 1ull << (known[i].letter & 63);
+		return;
+	}
+	for (size_t i = 1; i < word.n; i++) {
+		unsigned char c = (unsigned char)word.p[i];
+		c = c == 'R' ? 'r' : c; /* rm knows both; for a blacklist they are one */
+		if (c < 128)
+			flags[c >> 6] |= 1ull << (c & 63);
+	}
+}
+
+static bool is_flag(struct str s)
+{
+	return s.n > 1 && s.p[0] == '-';
+}
+
+static bool words_match(const struct policy_rule *r, const struct shell *s, const struct shell_word *w, size_t n)
+{
+	struct str rest = r->text, want;
+	uint64_t need[2] = {0, 0}, have[2] = {0, 0};
+	bool options = true;
+
+	for (size_t i = 1; i < n; i++) {
+		struct str t = {s->text + w[i].at, w[i].lead};
+		options = options && !str_eq(t, "--");
+		if (options && is_flag(t))
+			add_flags(t, have);
+	}
+	(void)str_word(&rest, &want); /* the program */
+	while (str_word(&rest, &want)) {
+		uint64_t before = need[0] | need[1];
+		bool found = false;
+		if (is_flag(want))
+			add_flags(want, need);
+		if (is_flag(want) && (want.p[1] != '-' || (need[0] | need[1]) != before))
+			continue; /* other long flags are looked for as they stand */
+		for (size_t i = 1; i < n && !found; i++)
+			found = operand_matches(want, (struct str){s->text + w[i].at, w[i].lead}, !(w[i].flags & SHELL_VARIES));
+		if (!found)
+			return false;
+	}
+	return (need[0] & ~have[0]) == 0 && (need[1] & ~have[1]) == 0;
+}
+
+/* The first rule of a list that matches a program by this name with these words. */
+static const struct policy_rule *find_rule(const struct policy *p, enum policy_list list, struct str name, unsigned hash,
+        const struct shell *s, const struct shell_word *w, size_t n)
+{
+	for (unsigned i = p->hash[hash]; i; i = p->rule[i - 1].next) {
+		const struct policy_rule *r = &p->rule[i - 1];
+		if (r->list == list && same(r->name, name) && (!r->words || words_match(r, s, w, n)))
+			return r;
+	}
+	return NULL;
+}
+
+/* On the blacklist "mkfs" is "mkfs.ext4" too, and "nc" "nc.openbsd". */
+static const struct policy_rule *find_black(const struct policy *p, struct str name, unsigned hash, const struct shell *s,
+        const struct shell_word *w, size_t n)
+{
+	const struct policy_rule *r = find_rule(p, POLICY_BLACK, name, hash, s, w, n);
+	uint32_t h = HASH_BEGIN;
+	for (size_t i = 0; !r && i < name.n && i <= POLICY_PATTERN_MAX; h = hash_step(h, name.p[i++]))
+		if (i && name.p[i] == '.')
+			r = find_rule(p, POLICY_BLACK, (struct str){name.p, i}, hash_place(h), s, w, n);
+	return r;
+}
+
+/* Rules about text: both sides with their blanks squeezed out. */
+static const struct policy_rule *find_text(const struct policy *p, struct str text)
+{
+	static char line[SHELL_IN_MAX], want[POLICY_PATTERN_MAX];
+	struct buf b = {line, 0, sizeof line, false};
+	bool squeezed = false;
+
+	for (size_t i = 0; i < p->rules; i++) {
+		struct buf w = {want, 0, sizeof want, false};
+		if (p->rule[i].name.n)
+			continue;
+		for (size_t k = 0; !squeezed && k < text.n && k < sizeof line; k++)
+			if (text.p[k] != ' ' && text.p[k] != '\t' && text.p[k] != '\n' && text.p[k] != '\r')
+				line[b.n++] = text.p[k];
+		squeezed = true;
+		for (struct str rest = p->rule[i].text, part; str_word(&rest, &part);)
+			buf_put(&w, part.p, part.n);
+		if (b.n && memmem(line, b.n, want, w.n))
+			return &p->rule[i];
+	}
+	return NULL;
+}
+
+/* ---- judgement ---- */
+
+enum { NO_SHELL = 0x100 }; /* in a command's depth: it is started without one */
+static struct shell shell; /* what is being judged; arena is one thread */
+
+struct judge {
+	const struct policy *p;
+	const struct policy_ask *ask;
+	struct verdict *v;
+	struct str function[POLICY_FUNCTIONS];
+	size_t functions;
+	bool unsets, used_function; /* a function that was counted on may be gone */
+	const struct policy_rule *black;
+	struct str black_program, bad_program;
+	const char *bad; /* why a list of what may run refuses it */
+	uint8_t seen[POLICY_HASH]; /* an index into the names, plus 1; 0 none; 255 look through all */
+};
+
+/* One command that is being peeled: its words, and where it stands. */
+struct run {
+	const struct shell_word *w;
+	size_t n;
+	unsigned flags, depth;
+	bool shell;           /* a shell runs it, so that builtins and functions are found */
+	bool fed;             /* words come behind these that nobody knows yet */
+	struct str replaced;  /* what is replaced in the words, p NULL for nothing */
+};
+
+static void refuse(struct judge *g, struct str program, const char *why)
+{
+	if (!g->bad) {
+		g->bad = why;
+		g->bad_program = program;
+	}
+}
+
+static void unknown(struct judge *g, const char *why)
+{
+	g->v->undecided = true;
+	refuse(g, (struct str){NULL, 0}, why);
+}
+
+static void add_name(struct judge *g, struct str name, unsigned hash)
+{
+	struct verdict *v = g->v;
+	uint8_t *seen = &g->seen[hash];
+
+	if (*seen && *seen < 255 && same(v->name[*seen - 1], name))
+		return;
+	for (size_t i = 0; *seen && i < v->names; i++)
+		if (same(v->name[i], name))
+			return;
+	if (v->names == POLICY_NAMES) {
+		v->more_names = true;
+		return;
+	}
+	v->name[v->names++] = name;
+	*seen = *seen || v->names > 254 ? 255 : (uint8_t)v->names;
+}
+
+static bool in_words(struct str name, const char *const *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (name.n && list[i][0] == name.p[0] && str_eq(name, list[i]))
+			return true;
+	return false;
+}
+
+static bool is_harmless(const struct policy *p, struct str name, unsigned hash)
+{
+	unsigned at = p->harmless_at[hash];
+	return at == COLLISION ? in_words(name, harmless, countof(harmless)) : at && str_eq(name, harmless[at - 1]);
+}
+
+static const struct starter *find_starter(const struct policy *p, struct str name, unsigned hash)
+{
+	unsigned at = p->starter_at[hash];
+	for (size_t i = 0; at == COLLISION && i < countof(starters); i++)
+		if (str_eq(name, starters[i].name))
+			return &starters[i];
+	return at && at != COLLISION && str_eq(name, starters[at - 1].name) ? &starters[at - 1] : NULL;
+}
+
+static struct str text_of(const struct shell_word *w)
+{
+	return shell_text(&shell, w);
+}
+
+/* A word that does not say before the run what it will be. */
+static bool varies(const struct run *r, const struct shell_word *w)
+{
+	struct str t = text_of(w);
+	return w->flags & (SHELL_VARIES | SHELL_GLOB) || (r->replaced.n && memmem(t.p, t.n, r->replaced.p, r->replaced.n));
+}
+
+/* NAME= where NAME is one that shells run. */
+static void check_assignment(struct judge *g, const struct shell_word *w)
+{
+	struct str t = text_of(w), name = t;
+	const char *eq = t.n ? memchr(t.p, '=', t.n) : NULL;
+
+	if (eq)
+		name.n = (size_t)(eq - t.p);
+	if (name.n && name.p[name.n - 1] == '+')
+		name.n--;
+	if (policy_is_run_by_shells(name))
+		unknown(g, "a shell runs what this variable holds");
+	/* bash evaluates a subscript wherever it takes a number, and with it what stands in $( ) */
+	const char *open = t.n ? memchr(t.p, '[', t.n) : NULL;
+	size_t left = open ? t.n - (size_t)(open - t.p) : 0;
+	for (size_t i = 1; i + 1 < left; i++)
+		if (open[i] == '`' || (open[i] == '$' && open[i + 1] == '('))
+			unknown(g, "a shell may run what stands in this subscript");
+}
+
+/* Whether the program by this name may run as far as the lists of what may run go. */
+static void check_allowed(struct judge *g, const struct run *r, struct str path, struct str name, unsigned hash, const struct starter *st)
+{
+	const struct policy_ask *ask = g->ask;
+	bool slash = path.n != name.n, folder = !slash, listed = !ask->restricted;
+
+	for (size_t i = 0; slash && i < countof(program_folders); i++)
+		folder = folder || (path.n - name.n == strlen(program_folders[i]) && memcmp(path.p, program_folders[i], path.n - name.n) == 0);
+	if (!slash && r->shell) {
+		if (is_harmless(g->p, name, hash) || (st && st->builtin))
+			return;
+		for (size_t i = 0; i < g->functions; i++)
+			if (same(g->function[i], name)) {
+				g->used_function = true;
+				return;
+			}
+	}
+	for (size_t i = 0; !listed && i < ask->allows; i++)
+		listed = same(ask->allow[i], name);
+	if (!listed)
+		refuse(g, name, "the program is not in this request's 'allow'");
+	if (ask->profile != CONF_STRICT)
+		return;
+	if (!folder)
+		refuse(g, name, "the program is not in one of the system's folders of programs");
+	else if (!find_rule(g->p, POLICY_WHITE, name, hash, &shell, r->w, r->n))
+		refuse(g, name, "the program is not in the whitelist");
+}
+
+static void judge_run(struct judge *g, struct run r);
+
+/* A text that a shell would run; sure when all of it is known. Its commands are judged in their turn. */
+static void judge_text(struct judge *g, const struct run *r, struct str text, bool sure)
+{
+	if (!sure)
+		unknown(g, "the text that it runs is not known before the run");
+	if (text.p && r->depth < SHELL_DEPTH)
+		shell_read(&shell, text, r->depth + 1);
+	else
+		unknown(g, "it is nested too deeply");
+}
+
+static bool has_long(const char *list, struct str name)
+{
+	const char *at = list;
+	for (; name.n && (at = strchr(at, ' ')) && at[1]; at++)
+		if (strncmp(at + 1, name.p, name.n) == 0) /* getopt_long takes beginnings */
+			return true;
+	return false;
+}
+
+/* One word of options: the last letter that was looked at, or 'L' for a long one; value where it takes one. */
+struct option { char letter; struct str name, value; const struct shell_word *word, *value_word; bool found; };
+
+/* Takes options from word i on; false at their end. */
+
+static bool next_option(const struct starter *st, const struct run *r, size_t *i, struct option *o)
+{
+	struct str t = *i < r->n ? text_of(&r->w[*i]) : (struct str){NULL, 0};
+
+	*o = (struct option){.found = is_flag(t) || (st->how == SCRIPT && ((t.n > 1 && t.p[0] == '+') || str_eq(t, "-")))};
+	if (!o->found)
+		return false;
+	o->word = o->value_word = &r->w[(*i)++];
+	if (str_eq(t, "--") || t.n == 1) /* for a shell "-" is the same */
+		return false;
+	if (t.p[1] == '-') {
+		const char *eq = memchr(t.p, '=', t.n);
+		o->letter = 'L';
+		o->name = (struct str){t.p + 2, (eq ? (size_t)(eq - t.p) : t.n) - 2};
+		if (eq)
+			o->value = (struct str){eq + 1, t.n - (size_t)(eq + 1 - t.p)};
+		else if (has_long(st->with_long, o->name) && *i < r->n)
+			o->value = text_of(o->value_word = &r->w[(*i)++]);
+		return true;
+	}
+	for (size_t k = 1; k < t.n; k++) {
+		o->letter = t.p[k];
+		o->name = (struct str){t.p + k, 1};
+		if (!strchr(st->with, t.p[k]))
+			continue;
+		if (k + 1 < t.n && st->how != SCRIPT)
+			o->value = (struct str){t.p + k + 1, t.n - k - 1};
+		else if (*i < r->n)
+			o->value = text_of(o->value_word = &r->w[(*i)++]);
+		break;
+	}
+	return true;
+}
+
+static bool has_letter(const struct option *o, char c)
+{
+	struct str t = text_of(o->word);
+	return o->letter != 'L' && t.n > 1 && memchr(t.p + 1, c, t.n - 1);
+}
+
+static void judge_script(struct judge *g, const struct starter *st, const struct run *r)
+{
+	bool command = false;
+	struct option o;
+	size_t i = 1;
+
+	while (next_option(st, r, &i, &o)) {
+		if (varies(r, o.word))
+			unknown(g, "an option of the shell is not known before the run");
+		command = command || has_letter(&o, 'c');
+	}
+	if (!command)
+		unknown(g, "what a shell reads from a file or its input is not known before the run");
+	else if (i < r->n)
+		judge_text(g, r, text_of(&r->w[i]), !varies(r, &r->w[i]));
+	else if (r->fed)
+		unknown(g, "the text that it runs is not known before the run");
+}
+
+static void judge_joined(struct judge *g, const struct run *r, size_t from)
+{
+	bool sure = !r->fed;
+	for (size_t i = from; i < r->n; i++)
+		sure = sure && !(r->w[i].flags & SHELL_VARIES);
+	if (from < r->n)
+		judge_text(g, r, shell_join(&shell, r->w + from, r->n - from), sure);
+}
+
+/* find: the words between -exec and its end, which may hold {}. */
+static void judge_find(struct judge *g, const struct run *r)
+{
+	static const char *const runs[] = {"-exec", "-execdir", "-ok", "-okdir"};
+	int open = 0;
+
+	if (r->fed)
+		unknown(g, "find may be told to start what it reads");
+	for (size_t i = 1; i < r->n; i++) {
+		struct str t = text_of(&r->w[i]);
+		if (r->w[i].flags & SHELL_SPLITS)
+			unknown(g, "find may be told to start something by a word that is not known before the run");
+		if (!(r->w[i].flags & SHELL_VARIES) && in_words(t, runs, countof(runs))) {
+			size_t end = ++i;
+			while (end < r->n && !str_eq(text_of(&r->w[end]), ";") &&
+			       !(str_eq(text_of(&r->w[end]), "+") && str_eq(text_of(&r->w[end - 1]), "{}")))
+				end++;
+			struct run inner = {.w = r->w + i, .n = end - i, .depth = r->depth, .replaced = str_of("{}")};
+			judge_run(g, inner);
+			i = end;
+		} else if (str_eq(t, ";")) {
+			open++;
+		}
+	}
+	if (open)
+		unknown(g, "find may be told to start something by a word that is not known before the run");
+}
+
+static void judge_option(struct judge *g, const struct starter *st, const struct run *r)
+{
+	for (size_t i = 1; i < r->n;) {
+		struct option o;
+		(void)next_option(st, r, &i, &o);
+		i += !o.found;
+		struct str rest = o.value, program;
+		if (!o.value.p || (o.letter == 'L' && !has_long(st->with_long, o.name)) || !str_word(&rest, &program))
+			continue;
+		if (varies(r, o.value_word))
+			unknown(g, "the program's name is not known before it runs");
+		if (shell_add_words(&shell, &program, 1))
+			shell.cmd[shell.cmds - 1].depth = (uint16_t)(r->depth | NO_SHELL);
+	}
+}
+
+/* Passes over what stands before the program that is started: true when r now has it. */
+static bool peel(struct judge *g, const struct starter *st, struct run *r)
+{
+	struct option o;
+	size_t i = 1, skip = st->skip;
+
+	while (next_option(st, r, &i, &o)) {
+		if (o.word->flags & (SHELL_VARIES | SHELL_GLOB))
+			unknown(g, "an option before the program is not known before the run");
+		if (st->how == ASKS && (has_letter(&o, 'v') || has_letter(&o, 'V')))
+			return false;
+		if (st->how == ASSIGNED && ((o.letter == 'S' && o.value.p) || (o.letter == 'L' && o.name.n && o.name.p[0] == 's' && o.value.p)))
+			judge_text(g, r, o.value, true);
+		if (st->how == FED && (o.letter == 'I' || o.letter == 'i' || (o.letter == 'L' && o.name.n && o.name.p[0] == 'r')))
+			r->replaced = o.value.n ? o.value : str_of("{}");
+		if (strcmp(st->name, "flock") == 0 && (o.letter == 'c' || (o.letter == 'L' && o.value.p)))
+			judge_text(g, r, o.value, true);
+	}
+	for (; i < r->n; i++) {
+		struct str t = text_of(&r->w[i]);
+		bool assigns = st->how == ASSIGNED && (memchr(t.p, '=', r->w[i].lead) || str_eq(t, "-"));
+		if (r->w[i].flags & (SHELL_SPLITS | SHELL_GLOB) || ((r->w[i].flags & SHELL_VARIES) && !assigns && skip))
+			unknown(g, "a word before the program is not known before the run");
+		if (assigns)
+			check_assignment(g, &r->w[i]);
+		else if (skip)
+			skip--;
+		else
+			break;
+	}
+	if (i >= r->n && (r->fed || st->how == FED) && st->how != FED)
+		unknown(g, "the program's name is not known before it runs");
+	r->fed = r->fed || (st->how == FED && !r->replaced.n);
+	r->shell = r->shell && st->builtin && strcmp(st->name, "exec") != 0;
+	r->w += i;
+	r->n -= i < r->n ? i : r->n;
+	return r->n > 0;
+}
+
+/* name=text: what stands where the name stands is put together from both; what can be seen is judged. */
+static void judge_alias(struct judge *g, const struct run *r, struct str definition)
+{
+	struct str text = definition, name;
+	unknown(g, "what an alias runs is not known before the run");
+	if (str_cut(&text, '=', &name) && text.n)
+		judge_text(g, r, text, false);
+}
+
+/* What a command that starts others starts: true when r has become that. */
+static bool judge_started(struct judge *g, const struct starter *st, struct run *r)
+{
+	size_t i = 1;
+
+	switch (st->how) {
+	case SCRIPT:
+		judge_script(g, st, r);
+		return false;
+	case TEXT:
+		for (struct option o; strcmp(st->name, "eval") != 0 && next_option(st, r, &i, &o);)
+			;
+		judge_joined(g, r, i);
+		return false;
+	case TRAP:
+		while (i < r->n && is_flag(text_of(&r->w[i])))
+			i++;
+		if (i + 1 < r->n && !str_eq(text_of(&r->w[i]), "-"))
+			judge_text(g, r, text_of(&r->w[i]), !varies(r, &r->w[i]));
+		return false;
+	case FOUND:
+		judge_find(g, r);
+		return false;
+	case OPTION:
+		judge_option(g, st, r);
+		return false;
+	case UNKNOWN:
+		if (strcmp(st->name, "alias") != 0) {
+			unknown(g, "what stands in a file is not known before the run");
+			return false;
+		}
+		for (; i < r->n; i++)
+			if (varies(r, &r->w[i]) || memchr(text_of(&r->w[i]).p, '=', r->w[i].n))
+				judge_alias(g, r, text_of(&r->w[i]));
+		return false;
+	default:
+		return peel(g, st, r);
+	}
+}
+
+/* One command, and what it starts in its turn. */
+static void judge_run(struct judge *g, struct run r)
+{
+	for (const struct starter *st = NULL; r.n;) {
+		struct str path = text_of(&r.w[0]), name = base_name(path);
+		if (varies(&r, &r.w[0]) || name.n == 0) {
+			if (path.n)
+				unknown(g, "the program's name is not known before it runs");
+			return;
+		}
+		unsigned hash = hash_of(name);
+		add_name(g, name, hash);
+		const struct policy_rule *black = find_black(g->p, name, hash, &shell, r.w, r.n);
+		if (black && !g->black) {
+			g->black = black;
+			g->black_program = name;
+		}
+		if (r.flags & SHELL_OPERAND)
+			return;
+		st = find_starter(g->p, name, hash);
+		check_allowed(g, &r, path, name, hash, st);
+		if (r.shell && is_harmless(g->p, name, hash))
+			for (size_t i = 1; i < r.n; i++)
+				check_assignment(g, &r.w[i]);
+		if (r.shell && str_eq(name, "hash"))
+			for (size_t i = 1; i < r.n; i++)
+				if (varies(&r, &r.w[i]) || is_flag(text_of(&r.w[i])))
+					unknown(g, "hash may give a program another name");
+		if (r.shell && str_eq(name, "unset"))
+			for (size_t i = 1; i < r.n; i++)
+				g->unsets = g->unsets || varies(&r, &r.w[i]) || (is_flag(text_of(&r.w[i])) && memchr(text_of(&r.w[i]).p, 'f', r.w[i].n));
+		if (!st || (st->builtin && !r.shell) || !judge_started(g, st, &r))
+			return;
+	}
+}
+
+static void judge_command(struct judge *g, const struct shell_cmd *c)
+{
+	struct run r = {.w = &shell.word[c->word], .n = c->words, .flags = c->flags, .depth = c->depth & 0xff, .shell = !g->ask->argv && !(c->depth & NO_SHELL)};
+
+	for (; r.n && (r.w->flags & SHELL_ASSIGNMENT); r.w++, r.n--)
+		check_assignment(g, r.w);
+	if (c->flags & SHELL_DEFINES) {
+		bool there = false;
+		for (size_t i = 0; i < g->functions; i++)
+			there = there || same(g->function[i], text_of(r.w));
+		if ((c->flags & SHELL_CERTAIN) && !there && g->functions < POLICY_FUNCTIONS)
+			g->function[g->functions++] = text_of(r.w);
+		return;
+	}
+	judge_run(g, r);
+}
+
+bool policy_is_run_by_shells(struct str variable)
+{
+	return in_words(variable, run_by_shells, countof(run_by_shells)) || (variable.n > 9 && memcmp(variable.p, "BASH_FUNC", 9) == 0);
+}
+
+const char *policy_code_name(enum policy_code c)
+{
+	static const char *const names[] = {"ok", "blacklist", "whitelist", "syntax"};
+	return names[c];
+}
+
+void policy_judge(const struct policy *p, const struct policy_ask *ask, struct verdict *v)
+{
+	static struct judge g;
+	const struct policy_rule *text = NULL;
+
+	v->names = 0;
+	v->code = v->would = POLICY_OK;
+	v->rule = v->program = (struct str){NULL, 0};
+	v->why = NULL;
+	v->undecided = v->more_names = false;
+	g.p = p;
+	g.ask = ask;
+	g.v = v;
+	g.functions = 0;
+	g.unsets = g.used_function = false;
+	g.black = NULL;
+	g.bad = NULL;
+	memset(g.seen, 0, sizeof g.seen);
+	shell_reset(&shell);
+	if (ask->argv)
+		(void)shell_add_words(&shell, ask->argv, ask->argc); /* no room: an error */
+	else
+		shell_read(&shell, ask->text, 0);
+	v->plain = shell_is_plain(&shell);
+	for (size_t i = 0; i < shell.cmds; i++) /* judging may add commands */
+		judge_command(&g, &shell.cmd[i]);
+	if (g.unsets && g.used_function)
+		unknown(&g, "a function that it calls may have been unset");
+	for (size_t i = 0; i < ask->argc; i++)
+		text = text ? text : find_text(p, ask->argv[i]);
+	if (!ask->argv)
+		text = find_text(p, ask->text);
+	v->undecided = v->undecided || shell.error;
+	if (ask->profile == CONF_STRICT || ask->restricted) {
+		v->code = shell.error ? POLICY_SYNTAX : g.bad ? POLICY_NOT_WHITELISTED : POLICY_OK;
+		v->why = shell.error ? shell.why : g.bad;
+		v->program = v->code == POLICY_NOT_WHITELISTED ? g.bad_program : v->program;
+	}
+	v->would = g.black || text ? POLICY_BLACKLISTED : v->code;
+	if (v->would == POLICY_BLACKLISTED) {
+		v->rule = (text ? text : g.black)->text;
+		v->program = text ? v->program : g.black_program;
+		v->why = text ? "the text has what this rule forbids" : "the rule forbids this program";
+	}
+	if (ask->profile != CONF_PERMISSIVE)
+		v->code = v->would;
+}
