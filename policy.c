@@ -601,8 +601,10 @@ struct option { char letter; struct str name, value; const struct shell_word *wo
 
 static bool next_option(const struct starter *st, const struct run *r, size_t *i, struct option *o)
 {
-	struct str t = *i < r->n ? text_of(&r->w[*i]) : (struct str){NULL, 0};
-
+	*o = (struct option){.found = false};
+	if (*i >= r->n)
+		return false;
+	struct str t = text_of(&r->w[*i]);
 	*o = (struct option){.found = is_flag(t) || (st->how == SCRIPT && ((t.n > 1 && t.p[0] == '+') || str_eq(t, "-")))};
 	if (!o->found)
 		return false;
@@ -891,10 +893,9 @@ void policy_judge(const struct policy *p, const struct policy_ask *ask, struct v
 		judge_command(&g, &shell.cmd[i]);
 	if (g.unsets && g.used_function)
 		unknown(&g, "a function that it calls may have been unset");
-	for (size_t i = 0; i < ask->argc; i++)
-		text = text ? text : find_text(p, ask->argv[i]);
-	if (!ask->argv)
-		text = find_text(p, ask->text);
+	const struct str *texts = ask->argv ? ask->argv : &ask->text;
+	for (size_t i = 0; !text && i < (ask->argv ? ask->argc : 1); i++)
+		text = find_text(p, texts[i]);
 	v->undecided = v->undecided || shell.error;
 	if (ask->profile == CONF_STRICT || ask->restricted) {
 		v->code = shell.error ? POLICY_SYNTAX : g.bad ? POLICY_NOT_WHITELISTED : POLICY_OK;

@@ -263,7 +263,7 @@ static void read_single_quoted(struct shell *s, struct open_word *w)
 static void read_escape(struct shell *s, struct open_word *w)
 {
 	static const char from[] = "abeEfnrtv", to[] = "\a\b\033\033\f\n\r\t\v";
-	int c = s->in[s->at++];
+	int c = (unsigned char)s->in[s->at++];
 	const char *known = c ? strchr(from, c) : NULL;
 	unsigned base = c == 'x' || c == 'u' || c == 'U' ? 16 : 8, v = 0;
 	size_t most = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 3, n = 0;

@@ -124,6 +124,8 @@ def refusals(host):
         equal(s.health()['total_execs'], 0, 'a refused command ran')
         r = s.post({'argv': ['no-such-program']})
         equal((r['ok'], r['exit_code'], 'no-such-program' in r['stderr']), (True, 127, True))
+        equal(s.post({'argv': ['/etc/passwd']}, 403)['code'], 'whitelist')
+        s.json('POST', '/api/profile', '{"profile":1}')
         r = s.post({'argv': ['/etc/passwd']})
         equal((r['ok'], r['exit_code']), (True, 126))
         r = s.run('id', cwd='/no/where')
