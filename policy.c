@@ -17,6 +17,12 @@ static const char *const harmless[] = {
 	"return", "set", "shift", "shopt", "suspend", "test", "times", "true", "type", "typeset", "ulimit", "umask", "unalias",
 	"unset", "wait",
 };
+/* Of these, the words name variables; bash evaluates subscripts in them. */
+static const char *const names_variables[] = {
+	"[", "[[", "declare", "export", "getopts", "let", "local", "read", "readonly", "test", "typeset", "unset",
+};
+/* With this option: hash gives a program another name, jobs runs one, printf sets a variable (all in bash). */
+static const struct { const char *name; char letter; } renaming[] = {{"hash", 'p'}, {"jobs", 'x'}, {"printf", 'v'}};
 /* A shell runs text that it finds in these: PS4 as a trace's prompt, the others as files. */
 static const char *const run_by_shells[] = {"PS4", "ENV", "BASH_ENV", "PROMPT_COMMAND", "PS1", "PS2", "SHELLOPTS", "BASHOPTS"};
 
@@ -433,27 +439,30 @@ static const struct policy_rule *find_text(const struct policy *p, struct str te
 enum { NO_SHELL = 0x100 }; /* in a command's depth: it is started without one */
 static struct shell shell; /* what is being judged; arena is one thread */
 
+/* One command that is being peeled: its words, and where it stands. */
+struct run {
+	const struct shell_word *w;
+	size_t n;
+	unsigned flags, depth;
+	bool shell;           /* a shell runs it, so that builtins are found */
+	bool functions;       /* and functions */
+	bool fed;             /* words come behind these that nobody knows yet */
+	struct str replaced;  /* what is replaced in the words, p NULL for nothing */
+};
+
 struct judge {
 	const struct policy *p;
 	const struct policy_ask *ask;
 	struct verdict *v;
 	struct str function[POLICY_FUNCTIONS];
 	size_t functions;
-	bool unsets, used_function; /* a function that was counted on may be gone */
+	struct run unset[8]; /* what unset was told */
+	size_t unsets;
+	bool used_function; /* a function was counted on */
 	const struct policy_rule *black;
 	struct str black_program, bad_program;
 	const char *bad; /* why a list of what may run refuses it */
 	uint8_t seen[POLICY_HASH]; /* an index into the names, plus 1; 0 none; 255 look through all */
-};
-
-/* One command that is being peeled: its words, and where it stands. */
-struct run {
-	const struct shell_word *w;
-	size_t n;
-	unsigned flags, depth;
-	bool shell;           /* a shell runs it, so that builtins and functions are found */
-	bool fed;             /* words come behind these that nobody knows yet */
-	struct str replaced;  /* what is replaced in the words, p NULL for nothing */
 };
 
 static void refuse(struct judge *g, struct str program, const char *why)
@@ -543,6 +552,19 @@ static void check_assignment(struct judge *g, const struct shell_word *w)
 			unknown(g, "a shell may run what stands in this subscript");
 }
 
+/* The words of a builtin that sets, or evaluates, the variables that they name. */
+static void check_variables(struct judge *g, const struct run *r)
+{
+	for (size_t i = 1; i < r->n; i++) {
+		struct str t = text_of(&r->w[i]), name;
+		check_assignment(g, &r->w[i]);
+		if ((r->w[i].flags & SHELL_VARIES) && r->w[i].lead == 0 && r->w[0].n > 4) /* not "test" and "[" and "let" */
+			unknown(g, "which variable is set is not known before the run");
+		if (str_cut(&t, '=', &name) && policy_is_run_by_shells(t)) /* declare -n x=PS4 */
+			unknown(g, "a shell runs what this variable holds");
+	}
+}
+
 /* Whether the program by this name may run as far as the lists of what may run go. */
 static void check_allowed(struct judge *g, const struct run *r, struct str path, struct str name, unsigned hash, const struct starter *st)
 {
@@ -554,7 +576,7 @@ static void check_allowed(struct judge *g, const struct run *r, struct str path,
 	if (!slash && r->shell) {
 		if (is_harmless(g->p, name, hash) || (st && st->builtin))
 			return;
-		for (size_t i = 0; i < g->functions; i++)
+		for (size_t i = 0; r->functions && i < g->functions; i++)
 			if (same(g->function[i], name)) {
 				g->used_function = true;
 				return;
@@ -724,8 +746,11 @@ static bool peel(struct judge *g, const struct starter *st, struct run *r)
 			unknown(g, "an option before the program is not known before the run");
 		if (st->how == ASKS && (has_letter(&o, 'v') || has_letter(&o, 'V')))
 			return false;
-		if (st->how == ASSIGNED && ((o.letter == 'S' && o.value.p) || (o.letter == 'L' && o.name.n && o.name.p[0] == 's' && o.value.p)))
-			judge_text(g, r, o.value, true);
+		if (st->how == ASSIGNED && ((o.letter == 'S' && o.value.p) || (o.letter == 'L' && o.name.n && o.name.p[0] == 's' && o.value.p))) {
+			/* it may begin with options and assignments like env's own words */
+			const struct shell_word env[2] = {r->w[0], {.at = (uint32_t)(o.value.p - shell.text), .n = (uint32_t)o.value.n}};
+			judge_text(g, r, shell_join(&shell, env, 2), true);
+		}
 		if (st->how == FED && (o.letter == 'I' || o.letter == 'i' || (o.letter == 'L' && o.name.n && o.name.p[0] == 'r')))
 			r->replaced = o.value.n ? o.value : str_of("{}");
 		if (strcmp(st->name, "flock") == 0 && (o.letter == 'c' || (o.letter == 'L' && o.value.p)))
@@ -747,6 +772,7 @@ static bool peel(struct judge *g, const struct starter *st, struct run *r)
 		unknown(g, "the program's name is not known before it runs");
 	r->fed = r->fed || (st->how == FED && !r->replaced.n);
 	r->shell = r->shell && st->builtin && strcmp(st->name, "exec") != 0;
+	r->functions = false;
 	r->w += i;
 	r->n -= i < r->n ? i : r->n;
 	return r->n > 0;
@@ -771,7 +797,7 @@ static bool judge_started(struct judge *g, const struct starter *st, struct run 
 		judge_script(g, st, r);
 		return false;
 	case TEXT:
-		for (struct option o; strcmp(st->name, "eval") != 0 && next_option(st, r, &i, &o);)
+		for (struct option o; next_option(st, r, &i, &o);)
 			;
 		judge_joined(g, r, i);
 		return false;
@@ -822,24 +848,38 @@ static void judge_run(struct judge *g, struct run r)
 			return;
 		st = find_starter(g->p, name, hash);
 		check_allowed(g, &r, path, name, hash, st);
-		if (r.shell && is_harmless(g->p, name, hash))
-			for (size_t i = 1; i < r.n; i++)
-				check_assignment(g, &r.w[i]);
-		if (r.shell && str_eq(name, "hash"))
-			for (size_t i = 1; i < r.n; i++)
-				if (varies(&r, &r.w[i]) || is_flag(text_of(&r.w[i])))
-					unknown(g, "hash may give a program another name");
+		if (r.shell && in_words(name, names_variables, countof(names_variables)))
+			check_variables(g, &r);
 		if (r.shell && str_eq(name, "unset"))
-			for (size_t i = 1; i < r.n; i++)
-				g->unsets = g->unsets || varies(&r, &r.w[i]) || (is_flag(text_of(&r.w[i])) && memchr(text_of(&r.w[i]).p, 'f', r.w[i].n));
+			g->unset[g->unsets < countof(g->unset) ? g->unsets++ : 0] = r; /* more of them than that: see may_be_unset */
+		for (size_t i = 0; r.shell && i < countof(renaming); i++)
+			if (str_eq(name, renaming[i].name))
+				for (size_t k = 1; k < r.n; k++)
+					if ((renaming[i].letter != 'v' && varies(&r, &r.w[k])) || (is_flag(text_of(&r.w[k])) && memchr(text_of(&r.w[k]).p, renaming[i].letter, r.w[k].n) && k == 1))
+						unknown(g, "this builtin's option may start a program by another name");
 		if (!st || (st->builtin && !r.shell) || !judge_started(g, st, &r))
 			return;
 	}
 }
 
+/* Whether a function that was counted on may be gone: by -f, and in bash without it. */
+static bool may_be_unset(const struct judge *g)
+{
+	bool may = g->unsets == countof(g->unset);
+	for (size_t i = 0; i < g->unsets; i++)
+		for (size_t k = 1; k < g->unset[i].n; k++) {
+			struct str t = text_of(&g->unset[i].w[k]);
+			may = may || varies(&g->unset[i], &g->unset[i].w[k]) || (is_flag(t) && memchr(t.p, 'f', t.n));
+			for (size_t f = 0; f < g->functions; f++)
+				may = may || same(t, g->function[f]);
+		}
+	return may;
+}
+
 static void judge_command(struct judge *g, const struct shell_cmd *c)
 {
 	struct run r = {.w = &shell.word[c->word], .n = c->words, .flags = c->flags, .depth = c->depth & 0xff, .shell = !g->ask->argv && !(c->depth & NO_SHELL)};
+	r.functions = r.shell;
 
 	for (; r.n && (r.w->flags & SHELL_ASSIGNMENT); r.w++, r.n--)
 		check_assignment(g, r.w);
@@ -879,7 +919,8 @@ void policy_judge(const struct policy *p, const struct policy_ask *ask, struct v
 	g.ask = ask;
 	g.v = v;
 	g.functions = 0;
-	g.unsets = g.used_function = false;
+	g.unsets = 0;
+	g.used_function = false;
 	g.black = NULL;
 	g.bad = NULL;
 	memset(g.seen, 0, sizeof g.seen);
@@ -891,7 +932,7 @@ void policy_judge(const struct policy *p, const struct policy_ask *ask, struct v
 	v->plain = shell_is_plain(&shell);
 	for (size_t i = 0; i < shell.cmds; i++) /* judging may add commands */
 		judge_command(&g, &shell.cmd[i]);
-	if (g.unsets && g.used_function)
+	if (g.used_function && may_be_unset(&g))
 		unknown(&g, "a function that it calls may have been unset");
 	const struct str *texts = ask->argv ? ask->argv : &ask->text;
 	for (size_t i = 0; !text && i < (ask->argv ? ask->argc : 1); i++)

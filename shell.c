@@ -530,6 +530,9 @@ static bool assigns(const struct shell *s, const struct open_word *w)
 	size_t i = w->start;
 	while (i < s->top && s->bare[i] && is_name((unsigned char)s->scratch[i], i == w->start))
 		i++;
+	if (i > w->start && i < s->top && s->bare[i] && s->scratch[i] == '[') /* bash: NAME[subscript]= */
+		while (i < s->top && s->scratch[i++] != ']')
+			;
 	if (i > w->start && i + 1 < s->top && s->bare[i] && s->scratch[i] == '+')
 		i++;
 	return i > w->start && i < s->top && s->bare[i] && s->scratch[i] == '=';
@@ -1082,6 +1085,23 @@ static void read_compound(struct shell *s, enum keyword kind)
 	}
 }
 
+/* "((": for bash arithmetic, where it ends with "))"; for others subshells. They agree on what is run
+ * unless something in it hides a part of the text from one of them. */
+static void check_arithmetic(struct shell *s)
+{
+	static const char hides[] = "'\"\\#`<";
+	size_t at = s->at;
+
+	s->at += 2;
+	if (is_arithmetic(s))
+		for (size_t i = s->at, level = 0; i < s->in_n && !(s->in[i] == ')' && level == 0); i++) {
+			level += (s->in[i] == '(') - (s->in[i] == ')');
+			if (strchr(hides, s->in[i]))
+				unclear(s, "((...)) with quotes or redirections, which shells read differently");
+		}
+	s->at = at;
+}
+
 /* r: the reserved word that it begins with, or NULL; end: behind that. */
 static void read_command(struct shell *s, const struct reserved *r, size_t end)
 {
@@ -1098,6 +1118,8 @@ static void read_command(struct shell *s, const struct reserved *r, size_t end)
 		return;
 	}
 	s->complex = true;
+	if (subshell && look_behind(s) == '(')
+		check_arithmetic(s);
 	if (r && r->kind == K_END) {
 		fail(s, SHELL_SYNTAX, "a keyword where none can be");
 	} else if (enter(s)) {
