@@ -121,6 +121,11 @@ static bool bind_with(const char *from, const char *to, unsigned long flags)
 
 /* ---- program files outside the folders of programs ---- */
 
+/* Folders that hold no libraries (hier(7)): what they have is not looked through, but not executed either. */
+static const char *const data_folders[] = {"/usr/share", "/usr/include", "/usr/src"};
+/* Endings of files that are no programs and so many that asking for each one's mode takes its time. */
+static const char *const data_files[] = {".py", ".pyc", ".h", ".hpp", ".js", ".html", ".json", ".txt", ".pm", ".ko", ".mo", ".a"};
+
 struct scan { struct buf paths; size_t count; char path[PATH_MAX]; const struct folders *folders; bool deep; };
 enum { PROGRAMS = 1, LIBRARIES = 2 };
 
@@ -132,6 +137,27 @@ static bool is_elf(int dir, const char *name)
 	if (fd >= 0)
 		(void)close(fd);
 	return elf;
+}
+
+static bool is_data(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+	for (size_t i = 0; dot && i < countof(data_files); i++)
+		if (strcmp(dot, data_files[i]) == 0)
+			return true;
+	return false;
+}
+
+/* A folder that is not gone into: its programs are dealt with otherwise. */
+static bool is_set_apart(const struct scan *c)
+{
+	for (size_t i = 0; i < c->folders->n; i++)
+		if (strcmp(c->folders->path[i], c->path) == 0)
+			return true;
+	for (size_t i = 0; i < countof(data_folders); i++)
+		if (strcmp(data_folders[i], c->path) == 0)
+			return true;
+	return false;
 }
 
 static void keep_path(struct scan *c, size_t len)
@@ -158,15 +184,12 @@ static unsigned scan_folder(struct scan *c, int fd, size_t len, int depth)
 		size_t n = strlen(de->d_name);
 		struct stat st;
 		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 || len + n + 2 > sizeof c->path ||
-		    de->d_type == DT_LNK || (de->d_type != DT_DIR && fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0))
+		    de->d_type == DT_LNK || (de->d_type == DT_REG && is_data(de->d_name)) || (de->d_type != DT_DIR && fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0))
 			continue;
 		c->path[len] = '/';
 		memcpy(c->path + len + 1, de->d_name, n + 1);
 		if (de->d_type == DT_DIR || S_ISDIR(st.st_mode)) {
-			bool programs = false;
-			for (size_t i = 0; i < c->folders->n; i++)
-				programs = programs || strcmp(c->folders->path[i], c->path) == 0;
-			int sub = programs ? -1 : openat(dirfd(d), de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			int sub = is_set_apart(c) ? -1 : openat(dirfd(d), de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			found |= sub >= 0 ? scan_folder(c, sub, len + 1 + n, depth + 1) : 0;
 			c->path[len + 1 + n] = '\0';
 		} else if (S_ISREG(st.st_mode) && strstr(de->d_name, ".so")) {
@@ -203,6 +226,9 @@ bool view_quiet(struct view *v)
 	if (c.paths.full || c.deep || c.count > MOUNTS_MAX)
 		say(v, "too many program files below /usr/lib: the dynamic loader can be told to run one", "");
 	size_t done = 0;
+	for (size_t i = 0; i < countof(data_folders); i++)
+		if (!bind_with(data_folders[i], data_folders[i], MS_NOEXEC) && errno != ENOENT)
+			return false;
 	for (const char *p = paths; p < paths + c.paths.n && done < MOUNTS_MAX; p += strlen(p) + 1, done++)
 		if (!bind_with(p, p, MS_NOEXEC))
 			return false;
