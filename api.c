@@ -1058,7 +1058,7 @@ static bool take_policy(struct api *a, int fd, const char *missing, bool *restar
 		job_set_profile(a->jobs, (uint32_t)next.profile);
 		tell_lists(a);
 	}
-	memset(text, 0, sizeof text); /* it may have tokens */
+	memset(text, 0, b.n); /* it may have tokens */
 	memset(&next, 0, sizeof next);
 	return ok;
 }

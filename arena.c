@@ -82,8 +82,8 @@ static void wipe_environment(void)
 /* The policy's text and its agents' tokens, until the warden is born. */
 static void forget_policy(void)
 {
-	memset(&a.policy, 0, sizeof a.policy);
-	memset(a.conf.agent, 0, sizeof a.conf.agent);
+	memset(a.policy.file, 0, a.policy.file_n);
+	memset(a.conf.agent, 0, a.conf.agents * sizeof *a.conf.agent);
 	a.conf.agents = 0;
 }
 

@@ -130,13 +130,11 @@ static _Noreturn void run_child(const struct jail *j, const struct jail_slot *s,
 /* The number of processes that the kernel's memory limit has ended in this slot, ever. */
 static uint64_t oom_kills(void)
 {
-	char text[1024], *at;
-	ssize_t n = pread(CELL_OOM, text, sizeof text - 1, 0);
-	if (n <= 0)
-		return 0; /* no cgroup */
-	text[n] = '\0';
-	at = strstr(text, "\noom_kill ");
-	return at ? strtoull(at + 10, NULL, 10) : 0;
+	static const char key[] = "\noom_kill ";
+	char text[1024];
+	ssize_t n = pread(CELL_OOM, text, sizeof text, 0);
+	char *at = n > 0 ? memmem(text, (size_t)n, key, sizeof key - 1) : NULL; /* none: no cgroup */
+	return at ? str_digits(&(struct str){at + sizeof key - 1, (size_t)(text + n - at) - (sizeof key - 1)}) : 0;
 }
 
 /* Ends everything in the cell and waits for it, so that usage counts all of it. */

@@ -28,7 +28,7 @@ void cli_policy(struct conf *c, struct policy *p, bool running)
 	if (!conf_apply(c, (struct str){text, b.n}, running, &restart, why, sizeof why) ||
 	    !policy_load(p, (struct str){text, b.n}, c->config, why, sizeof why))
 		wrong_policy(why);
-	memset(text, 0, sizeof text); /* it may have tokens */
+	memset(text, 0, b.n); /* it may have tokens */
 }
 
 static void say(struct buf *b)

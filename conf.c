@@ -409,7 +409,7 @@ bool conf_apply(struct conf *c, struct str text, bool running, bool *restart, ch
 			struct str shown = entry.n > 40 ? (struct str){entry.p, 40} : entry;
 			bool secret = str_eq(shown, "token") || (entry.n > 5 && memcmp(entry.p, "token", 5) == 0);
 			(void)text_printf(why, cap, "%s:%u: %.*s: %s", c->config, r.line, (int)(secret ? 5 : shown.n), shown.p, wrong);
-			memset(&next, 0, sizeof next);
+			memset(next.agent, 0, next.agents * sizeof *next.agent);
 			return false;
 		}
 	}
@@ -421,7 +421,7 @@ bool conf_apply(struct conf *c, struct str text, bool running, bool *restart, ch
 		memcpy(then, now, keys[i].size);
 	}
 	*c = next;
-	memset(&next, 0, sizeof next); /* it has tokens */
+	memset(next.agent, 0, next.agents * sizeof *next.agent); /* it has tokens */
 	return true;
 }
 

@@ -673,7 +673,6 @@ bool jail_view_ready(struct jail *j, uint32_t profile, bool *made, struct jail_e
 
 bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e)
 {
-	memset(j, 0, sizeof *j);
 	j->mode = mode;
 	j->template_fd = j->quiet_fd = j->home_net_fd = j->tmp_lock_fd = -1;
 	for (uint32_t p = 0; p < CONF_PROFILES; p++)

@@ -49,7 +49,7 @@ struct jail_slot {
 /* Why something failed: the step's name and errno. */
 struct jail_error { const char *step; int error; };
 
-/* Makes the template and finds out what this host offers; may put the warden itself into a user
+/* j is zero. Makes the template and finds out what this host offers; may put the warden itself into a user
  * namespace. port makes the uids differ between daemons of one host. */
 bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_error *e);
 /* Takes new lists of programs; cells that are built from now on have no others. False when they are wrong. */

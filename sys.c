@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -18,14 +17,23 @@ enum {
 	NR_LANDLOCK_ADD = 445, NR_LANDLOCK_RESTRICT = 446,
 };
 
+/* The number that stands here; *p goes behind it. libc's own ways know signs, bases and errors. */
+static unsigned digits(const char **p)
+{
+	unsigned v = 0;
+	while (**p >= '0' && **p <= '9')
+		v = v * 10 + (unsigned)(*(*p)++ - '0');
+	return v;
+}
+
 bool sys_kernel_since(unsigned major, unsigned minor)
 {
 	struct utsname u;
-	char *end;
 	if (uname(&u) < 0)
 		return false;
-	unsigned long v = strtoul(u.release, &end, 10);
-	return v > major || (v == major && *end == '.' && strtoul(end + 1, NULL, 10) >= minor);
+	const char *p = u.release;
+	unsigned v = digits(&p);
+	return v > major || (v == major && *p++ == '.' && digits(&p) >= minor);
 }
 
 pid_t sys_clone(unsigned long flags)
@@ -172,11 +180,12 @@ ssize_t sys_read_file(const char *path, char *out, size_t cap)
 
 size_t sys_children(pid_t *out, size_t max)
 {
-	char list[4096], *p = list, *end;
+	char list[4096];
+	const char *p = list;
 	size_t n = 0;
 	if (sys_read_file("/proc/thread-self/children", list, sizeof list) < 0)
 		return 0;
-	for (long pid; n < max && (pid = strtol(p, &end, 10)) > 0 && *end == ' '; p = end) /* one cut off has no blank */
+	for (unsigned pid; n < max && (pid = digits(&p)) && *p == ' '; p++) /* one cut off has no blank */
 		out[n++] = (pid_t)pid;
 	return n;
 }

@@ -72,17 +72,19 @@ bool str_word(struct str *rest, struct str *word)
 	return word->n > 0;
 }
 
+uint64_t str_digits(struct str *rest)
+{
+	uint64_t v = 0;
+	for (int i = 0; i < 19 && rest->n && rest->p[0] >= '0' && rest->p[0] <= '9'; i++, rest->p++, rest->n--)
+		v = v * 10 + (uint64_t)(rest->p[0] - '0');
+	return v;
+}
+
 bool str_uint(struct str s, uint64_t max, uint64_t *v)
 {
-	uint64_t r = 0;
-	if (s.n == 0 || s.n > 19)
-		return false;
-	for (size_t i = 0; i < s.n; i++) {
-		if (s.p[i] < '0' || s.p[i] > '9')
-			return false;
-		r = r * 10 + (uint64_t)(s.p[i] - '0');
-	}
-	if (r > max)
+	struct str rest = s;
+	uint64_t r = str_digits(&rest);
+	if (s.n == 0 || rest.n || r > max)
 		return false;
 	*v = r;
 	return true;

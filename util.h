@@ -25,6 +25,8 @@ bool str_next(struct str *list, struct str *item);
 bool str_cut(struct str *rest, char separator, struct str *item);
 /* Cuts off the next run of characters that are no blanks and no newlines; false at the end. */
 bool str_word(struct str *rest, struct str *word);
+/* Cuts off the decimal digits that it begins with, at most 19: their number, 0 for none. */
+uint64_t str_digits(struct str *rest);
 /* Decimal digits only, no sign, at most max; anything else is false and leaves *v alone. */
 bool str_uint(struct str s, uint64_t max, uint64_t *v);
 /* True when both have the same bytes; the time depends on b's length alone. */
