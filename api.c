@@ -48,7 +48,7 @@ static const struct { int status; const char *code, *extra; } errors[] = {
 typedef void handler(struct api *a, struct conn *c);
 static handler get_healthz, get_health, post_exec, any_policy, post_test, post_reload, post_profile;
 
-/* ADMIN: not for an agent's own token, which must not widen what holds for it */
+/* ADMIN: its POST is not for an agent's own token, which must not widen what holds for it */
 enum { PUBLIC = 1, ADMIN = 2 };
 static const struct route { const char *path; unsigned methods, flags; handler *run; const char *allow; } routes[] = {
 	{"/healthz", HTTP_GET, PUBLIC, get_healthz, "Allow: GET, HEAD, OPTIONS\r\n"},
@@ -448,6 +448,14 @@ static void reply_text(struct api *a, struct conn *c, int status, const char *ty
 	reply(a, c, status, type, extra);
 }
 
+/* Closes the object that was written into text, and sends it. */
+static void reply_json(struct api *a, struct conn *c, struct json_writer *w, int status, const char *extra)
+{
+	json_close(w);
+	buf_put(&c->text, "\n", 1);
+	reply_text(a, c, status, "application/json", extra);
+}
+
 static void refuse_as(struct api *a, struct conn *c, int status, const char *code, const char *extra, const char *text)
 {
 	struct json_writer w = {.b = &c->text};
@@ -460,9 +468,7 @@ static void refuse_as(struct api *a, struct conn *c, int status, const char *cod
 	json_put_truth(&w, "ok", false);
 	json_put_string(&w, "error", str_of(text));
 	json_put_string(&w, "code", str_of(code));
-	json_close(&w);
-	buf_put(&c->text, "\n", 1);
-	reply_text(a, c, status, "application/json", extra);
+	reply_json(a, c, &w, status, extra);
 }
 
 /* text may carry words from outside: the writer escapes them. */
@@ -495,8 +501,8 @@ static const char *identify(struct api *a, struct conn *c, const struct conf_age
 	c->who = who ? who : conf_agent(a->conf, name.p ? name : str_of("default"));
 	if (c->who && c->who->token[0] && !who)
 		return "this agent has a token of its own, and is nobody without it";
-	if (who && (c->route->flags & ADMIN))
-		return "an agent's own token can't see or change the policy that holds for it";
+	if (who && (c->route->flags & ADMIN) && c->req.method == HTTP_POST)
+		return "an agent's own token can't change the policy that holds for it";
 	return NULL;
 }
 
@@ -717,11 +723,7 @@ static void put_enforcement(struct json_writer *w, const struct api *a)
 	                  a->jobs->view[a->jobs->profile].why;
 
 	json_put_string(w, "whitelist_enforcement", str_of(*why ? "partial" : "kernel"));
-	json_key(w, "whitelist_enforcement_why");
-	if (*why)
-		(void)json_string(w, str_of(why)); /* a path of the host may be anything */
-	else
-		json_null(w);
+	json_put_string(w, "whitelist_enforcement_why", *why ? str_of(why) : (struct str){NULL, 0});
 }
 
 /* The wall time that a profile's commands have at most. */
@@ -780,9 +782,7 @@ static void get_health(struct api *a, struct conn *c)
 	(void)json_string(&w, (struct str){b.p, b.n}); /* ASCII */
 	json_put_number(&w, "binary_bytes", (int64_t)a->binary_bytes);
 	json_put_number(&w, "dependencies", 0);
-	json_close(&w);
-	buf_put(&c->text, "\n", 1);
-	reply_text(a, c, 200, "application/json", NULL);
+	reply_json(a, c, &w, 200, NULL);
 }
 
 /* ---- bodies ---- */
@@ -926,21 +926,9 @@ static void any_policy(struct api *a, struct conn *c)
 
 static void put_verdict(struct json_writer *w, const struct verdict *v)
 {
-	json_key(w, "rule");
-	if (v->rule.p)
-		(void)json_string(w, v->rule);
-	else
-		json_null(w);
-	json_key(w, "program");
-	if (v->program.p)
-		(void)json_string(w, (struct str){v->program.p, v->program.n < 256 ? v->program.n : 256});
-	else
-		json_null(w);
-	json_key(w, "reason");
-	if (v->why)
-		(void)json_string(w, str_of(v->why));
-	else
-		json_null(w);
+	json_put_string(w, "rule", v->rule);
+	json_put_string(w, "program", (struct str){v->program.p, v->program.n < 256 ? v->program.n : 256});
+	json_put_string(w, "reason", v->why ? str_of(v->why) : (struct str){NULL, 0});
 }
 
 static void post_test(struct api *a, struct conn *c)
@@ -1015,9 +1003,7 @@ static void post_profile(struct api *a, struct conn *c)
 	json_put_number(&w, "timeout_ms", timeout_of(a, p));
 	json_put_number(&w, "max_mem_mb", p->memory_mb);
 	json_put_number(&w, "max_cpu_sec", p->cpu_sec);
-	json_close(&w);
-	buf_put(&c->text, "\n", 1);
-	reply_text(a, c, 200, "application/json", NULL);
+	reply_json(a, c, &w, 200, NULL);
 }
 
 enum { NOBODY_WAITS = UINT32_MAX };
@@ -1072,9 +1058,7 @@ static void reply_reload(struct api *a, struct conn *c, bool restart)
 	json_put_number(&w, "whitelist_count", (int64_t)a->policy->count[POLICY_WHITE]);
 	json_put_number(&w, "profile", a->jobs->profile);
 	json_put_truth(&w, "restart_needed", restart); /* for a key that can't change in a running server */
-	json_close(&w);
-	buf_put(&c->text, "\n", 1);
-	reply_text(a, c, 200, "application/json", NULL);
+	reply_json(a, c, &w, 200, NULL);
 }
 
 void api_wall_answer(struct api *a)
@@ -1289,9 +1273,7 @@ static void refuse_blocked(struct api *a, struct conn *c, const struct verdict *
 				(void)json_string(&w, a->policy->rule[i].text), n++;
 		json_close(&w);
 	}
-	json_close(&w);
-	buf_put(&c->text, "\n", 1);
-	reply_text(a, c, 403, "application/json", NULL);
+	reply_json(a, c, &w, 403, NULL);
 }
 
 static void post_exec(struct api *a, struct conn *c)
@@ -1411,11 +1393,7 @@ static void put_rest(struct json_writer *w, const struct job *j, bool out_lossy,
 	put_files(w, j);
 	json_put_truth(w, "files_truncated", j->has_result && j->res.files_truncated);
 	json_put_truth(w, "timed_out", timed_out);
-	json_key(w, "signal");
-	if (killed)
-		(void)json_string(w, str_of(signal_name(WTERMSIG(j->res.status), name))); /* ASCII */
-	else
-		json_null(w);
+	json_put_string(w, "signal", killed ? str_of(signal_name(WTERMSIG(j->res.status), name)) : (struct str){NULL, 0});
 	json_put_number(w, "stdout_bytes", (int64_t)j->out_bytes);
 	json_put_number(w, "stderr_bytes", (int64_t)j->err_bytes);
 	json_put_truth(w, "stdout_truncated", j->out_bytes > j->out.n);

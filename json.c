@@ -454,7 +454,10 @@ void json_elsewhere(struct json_writer *w)
 void json_put_string(struct json_writer *w, const char *key, struct str s)
 {
 	json_key(w, key);
-	(void)json_string(w, s); /* what was not UTF-8 shows as U+FFFD */
+	if (s.p)
+		(void)json_string(w, s); /* what was not UTF-8 shows as U+FFFD */
+	else
+		json_null(w);
 }
 
 void json_put_number(struct json_writer *w, const char *key, int64_t v)

@@ -55,7 +55,7 @@ void json_truth(struct json_writer *w, bool v);
 void json_null(struct json_writer *w);
 /* A value stands here that somebody else writes. */
 void json_elsewhere(struct json_writer *w);
-/* Key and value at once. */
+/* Key and value at once; a string whose p is NULL is null. */
 void json_put_string(struct json_writer *w, const char *key, struct str s);
 void json_put_number(struct json_writer *w, const char *key, int64_t v);
 void json_put_truth(struct json_writer *w, const char *key, bool v);
