@@ -255,7 +255,11 @@ def having(text):
 
 
 def fds(pid):
-    return {int(f): os.readlink('/proc/%d/fd/%s' % (pid, f)) for f in os.listdir('/proc/%d/fd' % pid)}
+    out = {}
+    for f in os.listdir('/proc/%d/fd' % pid):
+        with contextlib.suppress(FileNotFoundError):  # closed since: a connection that has just ended
+            out[int(f)] = os.readlink('/proc/%d/fd/%s' % (pid, f))
+    return out
 
 
 def cgroups(warden):
