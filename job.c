@@ -164,7 +164,7 @@ void job_refill(struct jobs *q)
 		size_t have = 0, want = (p == q->profile ? q->warm : 0) + q->queued_for[p];
 		for (size_t i = 0; i < q->cells; i++)
 			have += (q->cell[i].st == CELL_BUILDING || q->cell[i].st == CELL_READY) && cell_fits(q, &q->cell[i], p);
-		if (p != q->profile || have > want)
+		if (p != q->profile)
 			trim_ready(q, p, want);
 		for (size_t i = 0; i < q->cells && have < want; i++)
 			if (q->cell[i].st == CELL_FREE) {
@@ -172,6 +172,8 @@ void job_refill(struct jobs *q)
 					return;
 				have++;
 			}
+		if (have < want && p != q->profile) /* what a burst left of the default profile's holds all places */
+			trim_ready(q, q->profile, q->warm);
 	}
 }
 

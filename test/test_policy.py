@@ -479,3 +479,31 @@ def jail_alone_keeps_strict(host):
             check([p for p in watch.seen if 'perl' in p[0]], 'the test sees nothing:', watch.seen)
         finally:
             watch.close()
+
+
+@test
+def profiles_side_by_side(host):
+    """Agents of three profiles at once, while the lists change under them: each finds its own limits."""
+    config = host.file('[agent a]\nprofile=0\n[agent b]\nprofile=1\n[agent c]\nprofile=2\n')
+    files = {'a': '32', 'b': '128', 'c': '512'}
+    with host.server('--config', config, '--max-running', '6', config=False) as s:
+        wrong = []
+
+        def client(k):
+            agent, conn = 'abc'[k % 3], http.client.HTTPConnection('127.0.0.1', s.port, timeout=60)
+            for _ in range(40):
+                status, _, data = s.request('POST', '/api/exec', json.dumps({'cmd': 'grep open /proc/self/limits'}), {'X-Agent': agent}, conn=conn)
+                r = json.loads(data)
+                if status != 200 or r['stdout'].split()[3] != files[agent]:
+                    wrong.append((agent, status, r))
+        threads = [threading.Thread(target=client, args=(k,)) for k in range(6)]
+        [t.start() for t in threads]
+        for i in range(20):
+            s.json('POST', '/api/policy', json.dumps({'action': 'remove' if i % 2 else 'add', 'list': 'whitelist', 'pattern': 'uname'}))
+            s.json('POST', '/api/profile', json.dumps({'profile': i % 3}))
+            time.sleep(0.02)
+        [t.join() for t in threads]
+        check(not wrong, len(wrong), wrong[:2])
+        equal(len(s.json('GET', '/api/policy')['whitelist']), 14)
+        s.json('POST', '/api/profile', '{"profile":1}')
+        s.settled()
