@@ -747,9 +747,13 @@ static bool peel(struct judge *g, const struct starter *st, struct run *r)
 		if (st->how == ASKS && (has_letter(&o, 'v') || has_letter(&o, 'V')))
 			return false;
 		if (st->how == ASSIGNED && ((o.letter == 'S' && o.value.p) || (o.letter == 'L' && o.name.n && o.name.p[0] == 's' && o.value.p))) {
-			/* it may begin with options and assignments like env's own words */
+			/* the text is split into words of env's own, options and all, and what stands behind it follows them */
 			const struct shell_word env[2] = {r->w[0], {.at = (uint32_t)(o.value.p - shell.text), .n = (uint32_t)o.value.n}};
-			judge_text(g, r, shell_join(&shell, env, 2), true);
+			struct str text = shell_join(&shell, env, 2);
+			if (i < r->n && text.p)
+				text.n += shell_join(&shell, r->w + i, r->n - i).n; /* right behind it; no room is a text cut off */
+			judge_text(g, r, text, i == r->n);
+			return false;
 		}
 		if (st->how == FED && (o.letter == 'I' || o.letter == 'i' || (o.letter == 'L' && o.name.n && o.name.p[0] == 'r')))
 			r->replaced = o.value.n ? o.value : str_of("{}");
