@@ -399,13 +399,13 @@ static const struct policy_rule *find_rule(const struct policy *p, enum policy_l
 	return NULL;
 }
 
-/* On the blacklist "mkfs" is "mkfs.ext4" too, and "nc" "nc.openbsd". */
-static const struct policy_rule *find_black(const struct policy *p, struct str name, unsigned hash, const struct shell *s,
+/* On the blacklist "mkfs" is "mkfs.ext4" too, and "nc" "nc.openbsd", where they are the system's. */
+static const struct policy_rule *find_black(const struct policy *p, struct str name, unsigned hash, bool ours, const struct shell *s,
         const struct shell_word *w, size_t n)
 {
 	const struct policy_rule *r = find_rule(p, POLICY_BLACK, name, hash, s, w, n);
 	uint32_t h = HASH_BEGIN;
-	for (size_t i = 0; !r && i < name.n && i <= POLICY_PATTERN_MAX; h = hash_step(h, name.p[i++]))
+	for (size_t i = 0; ours && !r && i < name.n && i <= POLICY_PATTERN_MAX; h = hash_step(h, name.p[i++]))
 		if (i && name.p[i] == '.')
 			r = find_rule(p, POLICY_BLACK, (struct str){name.p, i}, hash_place(h), s, w, n);
 	return r;
@@ -565,15 +565,23 @@ static void check_variables(struct judge *g, const struct run *r)
 	}
 }
 
+/* Found by its name, or in one of the system's folders of programs. */
+static bool is_ours(struct str path, struct str name)
+{
+	size_t n = path.n - name.n;
+	bool found = n == 0;
+	for (size_t i = 0; !found && i < countof(program_folders); i++)
+		found = n == strlen(program_folders[i]) && memcmp(path.p, program_folders[i], n) == 0;
+	return found;
+}
+
 /* Whether the program by this name may run as far as the lists of what may run go. */
 static void check_allowed(struct judge *g, const struct run *r, struct str path, struct str name, unsigned hash, const struct starter *st)
 {
 	const struct policy_ask *ask = g->ask;
-	bool slash = path.n != name.n, folder = !slash, listed = !ask->restricted;
+	bool listed = !ask->restricted;
 
-	for (size_t i = 0; slash && i < countof(program_folders); i++)
-		folder = folder || (path.n - name.n == strlen(program_folders[i]) && memcmp(path.p, program_folders[i], path.n - name.n) == 0);
-	if (!slash && r->shell) {
+	if (path.n == name.n && r->shell) {
 		if (is_harmless(g->p, name, hash) || (st && st->builtin))
 			return;
 		for (size_t i = 0; r->functions && i < g->functions; i++)
@@ -588,7 +596,7 @@ static void check_allowed(struct judge *g, const struct run *r, struct str path,
 		refuse(g, name, "the program is not in this request's 'allow'");
 	if (ask->profile != CONF_STRICT)
 		return;
-	if (!folder)
+	if (!is_ours(path, name))
 		refuse(g, name, "the program is not in one of the system's folders of programs");
 	else if (!find_rule(g->p, POLICY_WHITE, name, hash, &shell, r->w, r->n))
 		refuse(g, name, "the program is not in the whitelist");
@@ -843,7 +851,7 @@ static void judge_run(struct judge *g, struct run r)
 		}
 		unsigned hash = hash_of(name);
 		add_name(g, name, hash);
-		const struct policy_rule *black = find_black(g->p, name, hash, &shell, r.w, r.n);
+		const struct policy_rule *black = find_black(g->p, name, hash, is_ours(path, name), &shell, r.w, r.n);
 		if (black && !g->black) {
 			g->black = black;
 			g->black_program = name;
