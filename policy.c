@@ -783,7 +783,8 @@ static bool peel(struct judge *g, const struct starter *st, struct run *r)
 	if (i >= r->n && (r->fed || st->how == FED) && st->how != FED)
 		unknown(g, "the program's name is not known before it runs");
 	r->fed = r->fed || (st->how == FED && !r->replaced.n);
-	r->shell = r->shell && st->builtin && strcmp(st->name, "exec") != 0;
+	/* exec starts programs alone; time is a keyword of bash, behind which builtins are found */
+	r->shell = r->shell && (st->builtin ? strcmp(st->name, "exec") != 0 : strcmp(st->name, "time") == 0);
 	r->functions = false;
 	r->w += i;
 	r->n -= i < r->n ? i : r->n;
