@@ -269,7 +269,7 @@ static bool place(struct making *m, size_t at, const char *name, const char *rea
 		return (symlink(real, to) == 0 || errno == EEXIST) && bind_with(real, real, 0) && keep_exec(m, real);
 	if ((fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755)) < 0)
 		return errno == EEXIST;
-	return close(fd) == 0 && mount(real, to, NULL, MS_BIND, NULL) == 0;
+	return close(fd) == 0 && bind_with(real, to, 0); /* the folder itself may be on a mount without exec by now */
 }
 
 static bool add_path(struct making *m, const char *path, int level);

@@ -314,10 +314,10 @@ def only_these_programs(host):
         tried = json.loads(s.ok('python3 -', stdin=textwrap.dedent('''
             import json, os, random, subprocess, time
             loader = [p for p in ('/lib64/ld-linux-x86-64.so.2', '/lib/ld-linux-aarch64.so.1', '/lib/ld-musl-x86_64.so.1', '/lib/ld-musl-aarch64.so.1') if os.path.exists(p)]
-            programs = []
+            programs, end = [], time.monotonic() + 2.5
             for top in ('/usr/lib', '/usr/libexec', '/usr/share', '/usr/local', '/lib'):
                 for folder, _, names in os.walk(top):
-                    for n in names:
+                    for n in names if time.monotonic() < end - 1 else []:
                         p = os.path.join(folder, n)
                         try:
                             if '.so' not in n and not os.path.islink(p) and os.access(p, os.X_OK) and open(p, 'rb').read(4) == b'\\x7fELF':
@@ -325,7 +325,7 @@ def only_these_programs(host):
                         except OSError:
                             pass
             random.seed(1)
-            ran, end = [], time.monotonic() + 2.5
+            ran = []
             for p in random.sample(programs, min(len(programs), 150)):
                 for argv in [[p, '--version']] + [[l, p, '--version'] for l in loader]:
                     if time.monotonic() > end:
@@ -382,6 +382,19 @@ def links_scripts_and_interpreters(host):
             if os.path.lexists(p):
                 os.unlink(p)
         shutil.rmtree(paths[4], ignore_errors=True)
+
+
+@test
+def a_folder_without_libraries(host):
+    """/usr/local has programs and no library, so that all of it is without exec, but for its allowed programs."""
+    if host.name != 'root':
+        raise Skip('needs mounts of its own around the server')
+    around = 'mount -t tmpfs t /usr/local && mkdir -p /usr/local/bin /usr/local/lib/x && cp /bin/echo /usr/local/bin/oaecho && cp /bin/true /usr/local/lib/x/prog && exec "$@"'
+    with host.server('--config', host.file('[whitelist]\noaecho\npython3\n'), wrap=('unshare', '-m', 'sh', '-c', around, 'sh')) as s:
+        equal(s.ok('oaecho works'), 'works\n')
+        r = s.run('python3 -c "import os; os.execv(\'/usr/local/lib/x/prog\', [\'prog\'])"')
+        check('Permission denied' in r['stderr'], r)
+        equal(s.health()['whitelist_enforcement'], 'kernel')
 
 
 @test
@@ -494,6 +507,8 @@ def profiles_side_by_side(host):
             for _ in range(40):
                 status, _, data = s.request('POST', '/api/exec', json.dumps({'cmd': 'grep open /proc/self/limits'}), {'X-Agent': agent}, conn=conn)
                 r = json.loads(data)
+                if status == 429:  # a slow machine; who asks again is served
+                    continue
                 if status != 200 or r['stdout'].split()[3] != files[agent]:
                     wrong.append((agent, status, r))
         threads = [threading.Thread(target=client, args=(k,)) for k in range(6)]
