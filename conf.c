@@ -250,12 +250,25 @@ bool conf_read_fd(int fd, struct buf *text)
 	return n == 0;
 }
 
+/* A file could not be opened that nobody named: that is fine where it is not there, or where it is another
+ * user's folder ($HOME of whoever started us), which is told. */
+static bool may_be_missing(const struct conf *c, int key, const char *path)
+{
+	static unsigned told;
+	if ((c->named >> key & 1) || (errno != ENOENT && errno != ENOTDIR && errno != EACCES))
+		return false;
+	if (errno == EACCES && !(told >> key & 1))
+		warn("going on without %s:", path);
+	told |= 1u << key;
+	return true;
+}
+
 bool conf_read(const struct conf *c, struct buf *text)
 {
 	int fd = open(c->config, O_RDONLY | O_CLOEXEC);
 	text->n = 0;
 	if (fd < 0)
-		return errno == ENOENT && !(c->fixed >> KEY_CONFIG & 1);
+		return may_be_missing(c, KEY_CONFIG, c->config);
 	bool ok = conf_read_fd(fd, text);
 	int saved = errno;
 	(void)close(fd); /* read only: nothing can be lost */
@@ -442,8 +455,8 @@ static void read_token(struct conf *c)
 	struct stat st;
 	int fd = open(c->token_file, O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0 && errno == ENOENT && !(c->named >> KEY_TOKEN_FILE & 1))
-		return; /* a missing default file is fine, a named one is not */
+	if (fd < 0 && may_be_missing(c, KEY_TOKEN_FILE, c->token_file))
+		return;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		die("token file %s:", c->token_file);
 	if (st.st_mode & 077)

@@ -279,6 +279,8 @@ def command_line(host):
     equal(run('check', '--config', config, 'perl')[0], 0)
     equal(run('check', '--config', config, 'ls')[0], 1)
     equal(run('check', '--config', config, 'ls', OMNIARENA_PROFILE='2')[0], 0, 'the environment wins over the file')
+    code, out, err = run('check', 'ls', HOME='/root')
+    equal((code, err.count('\n')), (0, 0 if host.root else 1), 'the folder of whoever started it is closed to it')
     equal(run('check', 'ls\x1b[2J')[1].count('\x1b'), 0, 'a name moves the cursor')
     for args in (('check',), ('check', 'a', 'b'), ('frob',), ('--nosuch', '1'), ('--profile', '7'), ('--profile',), ('check', ''), ('--config', '/no/such/file'), ('--max-rps', 'x')):
         code, out, err = run(*args)
