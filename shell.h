@@ -10,7 +10,7 @@
 enum {
 	SHELL_IN_MAX = 65536, SHELL_DEPTH = 64,
 	/* several texts may be read into one list (what eval and sh -c are given), in all at most: */
-	SHELL_BUDGET = 4 * SHELL_IN_MAX,
+	SHELL_BUDGET = 2 * SHELL_IN_MAX,
 	SHELL_CMDS = 40960, SHELL_WORDS = 98304, SHELL_TEXT = SHELL_BUDGET + 2 * SHELL_IN_MAX, SHELL_HEREDOCS = 16,
 };
 

@@ -87,6 +87,8 @@ int main(void)
 	worst("escaped backquotes", "echo `", "\\`", "", "`", all);
 	worst("eval eval", "", "eval ", "", "ls", all);
 	worst("eval of a long text", "eval eval eval eval '", "ls;", "", "'", all);
+	worst("eval of an eval", "eval \"eval '", "a;", "", "'\"", all);
+	worst("eval, word by word", "eval ", "'a;' ", "", "", all);
 	worst("sh -c", "sh -c '", "ls;", "", "'", all);
 	worst("braces", "echo ", "{a,b}", "", "", all);
 	worst("long braces", "echo {", "a,", "", "b}", all);
