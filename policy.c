@@ -17,10 +17,9 @@ static const char *const harmless[] = {
 	"return", "set", "shift", "shopt", "suspend", "test", "times", "true", "type", "typeset", "ulimit", "umask", "unalias",
 	"unset", "wait",
 };
-/* Of these, the words name variables; bash evaluates subscripts in them. */
-static const char *const names_variables[] = {
-	"[", "[[", "declare", "export", "getopts", "let", "local", "read", "readonly", "test", "typeset", "unset",
-};
+/* Of these the words name variables that are set; bash evaluates subscripts in them, and in the others', too. */
+static const char *const sets_variables[] = {"declare", "export", "getopts", "local", "read", "readonly", "typeset"};
+static const char *const evaluates[] = {"[", "[[", "let", "test", "unset"};
 /* With this option: hash gives a program another name, jobs runs one, printf sets a variable (all in bash). */
 static const struct { const char *name; char letter; } renaming[] = {{"hash", 'p'}, {"jobs", 'x'}, {"printf", 'v'}};
 /* A shell runs text that it finds in these: PS4 as a trace's prompt, the others as files. */
@@ -437,6 +436,7 @@ static const struct policy_rule *find_text(const struct policy *p, struct str te
 /* ---- judgement ---- */
 
 enum { NO_SHELL = 0x100 }; /* in a command's depth: it is started without one */
+
 static struct shell shell; /* what is being judged; arena is one thread */
 
 /* One command that is being peeled: its words, and where it stands. */
@@ -553,12 +553,12 @@ static void check_assignment(struct judge *g, const struct shell_word *w)
 }
 
 /* The words of a builtin that sets, or evaluates, the variables that they name. */
-static void check_variables(struct judge *g, const struct run *r)
+static void check_variables(struct judge *g, const struct run *r, bool set)
 {
 	for (size_t i = 1; i < r->n; i++) {
 		struct str t = text_of(&r->w[i]), name;
 		check_assignment(g, &r->w[i]);
-		if ((r->w[i].flags & SHELL_VARIES) && r->w[i].lead == 0 && r->w[0].n > 4) /* not "test" and "[" and "let" */
+		if (set && (r->w[i].flags & SHELL_VARIES) && r->w[i].lead == 0)
 			unknown(g, "which variable is set is not known before the run");
 		if (str_cut(&t, '=', &name) && policy_is_run_by_shells(t)) /* declare -n x=PS4 */
 			unknown(g, "a shell runs what this variable holds");
@@ -628,7 +628,6 @@ static bool has_long(const char *list, struct str name)
 struct option { char letter; struct str name, value; const struct shell_word *word, *value_word; bool found; };
 
 /* Takes options from word i on; false at their end. */
-
 static bool next_option(const struct starter *st, const struct run *r, size_t *i, struct option *o)
 {
 	*o = (struct option){.found = false};
@@ -840,6 +839,22 @@ static bool judge_started(struct judge *g, const struct starter *st, struct run 
 	}
 }
 
+/* A builtin that starts nothing by itself, but may change what others start. */
+static void check_builtin(struct judge *g, const struct run *r, struct str name)
+{
+	bool set = in_words(name, sets_variables, countof(sets_variables));
+	struct str first = r->n > 1 ? text_of(&r->w[1]) : (struct str){NULL, 0};
+
+	if (set || in_words(name, evaluates, countof(evaluates)))
+		check_variables(g, r, set);
+	if (str_eq(name, "unset"))
+		g->unset[g->unsets < countof(g->unset) ? g->unsets++ : 0] = *r; /* more of them than that: see may_be_unset */
+	for (size_t i = 0; i < countof(renaming); i++)
+		if (str_eq(name, renaming[i].name) && ((renaming[i].letter != 'v' && r->n > 1 && varies(r, &r->w[1])) ||
+		                                       (is_flag(first) && memchr(first.p, renaming[i].letter, first.n))))
+			unknown(g, "this builtin's option may start a program by another name");
+}
+
 /* One command, and what it starts in its turn. */
 static void judge_run(struct judge *g, struct run r)
 {
@@ -861,15 +876,8 @@ static void judge_run(struct judge *g, struct run r)
 			return;
 		st = find_starter(g->p, name, hash);
 		check_allowed(g, &r, path, name, hash, st);
-		if (r.shell && in_words(name, names_variables, countof(names_variables)))
-			check_variables(g, &r);
-		if (r.shell && str_eq(name, "unset"))
-			g->unset[g->unsets < countof(g->unset) ? g->unsets++ : 0] = r; /* more of them than that: see may_be_unset */
-		for (size_t i = 0; r.shell && i < countof(renaming); i++)
-			if (str_eq(name, renaming[i].name))
-				for (size_t k = 1; k < r.n; k++)
-					if ((renaming[i].letter != 'v' && varies(&r, &r.w[k])) || (is_flag(text_of(&r.w[k])) && memchr(text_of(&r.w[k]).p, renaming[i].letter, r.w[k].n) && k == 1))
-						unknown(g, "this builtin's option may start a program by another name");
+		if (r.shell)
+			check_builtin(g, &r, name);
 		if (!st || (st->builtin && !r.shell) || !judge_started(g, st, &r))
 			return;
 	}
