@@ -27,7 +27,7 @@ static const struct reserved { char text[10]; enum keyword kind; unsigned end; }
 enum place { BARE, QUOTED, HEREDOC, ARITHMETIC };
 
 /* The word that is being read; its characters are on the scratch stack from start on. */
-struct open_word { size_t start, lead; unsigned flags; bool quoted; };
+struct open_word { size_t start, lead; unsigned flags; bool quoted, special, equals; /* has an unquoted one of {*?[~, = */ };
 
 static unsigned read_list(struct shell *s, unsigned ends);
 static void read_command(struct shell *s, const struct reserved *r, size_t end);
@@ -222,9 +222,9 @@ static void expand_braces(struct shell *s, struct open_word *w, size_t from, siz
 {
 	size_t open, close, base = s->top;
 
-	if ((w->flags & SHELL_ASSIGNMENT) || !find_brace(s, from, n, &open, &close)) {
+	if (!w->special || (w->flags & SHELL_ASSIGNMENT) || !find_brace(s, from, n, &open, &close)) {
 		if (n || w->quoted || level == 0)
-			put_word(s, s->scratch + from, n, level ? 0 : w->lead, w->flags | (is_pattern(s, from, n) ? SHELL_GLOB : 0));
+			put_word(s, s->scratch + from, n, level ? 0 : w->lead, w->flags | (w->special && is_pattern(s, from, n) ? SHELL_GLOB : 0));
 		return;
 	}
 	s->complex = true;
@@ -564,12 +564,14 @@ static bool read_word(struct shell *s)
 			put(s, &w, s->in[s->at + 1], false);
 			s->at += 2;
 		} else {
+			w.special = w.special || c == '{' || c == '*' || c == '?' || c == '[' || c == '~';
+			w.equals = w.equals || c == '=';
 			put(s, &w, c, true);
 			s->at++;
 		}
 	}
 	bool any = s->at > begun;
-	if (any && assigns(s, &w))
+	if (any && w.equals && assigns(s, &w))
 		w.flags |= SHELL_ASSIGNMENT;
 	if (any)
 		expand_braces(s, &w, w.start, s->top - w.start, 0);
@@ -957,10 +959,12 @@ static bool is_redirected_fd(const struct shell *s, size_t from)
 	size_t i = from, end = s->at;
 	bool named = end - from > 2 && s->in[from] == '{' && s->in[end - 1] == '}';
 
+	if (end == s->in_n || (s->in[end] != '<' && s->in[end] != '>'))
+		return false;
 	for (i += named; i < end - named; i++)
 		if (named ? !is_name((unsigned char)s->in[i], false) : s->in[i] < '0' || s->in[i] > '9')
 			return false;
-	return s->at < s->in_n && (s->in[s->at] == '<' || s->in[s->at] == '>');
+	return true;
 }
 
 static void read_simple(struct shell *s)
