@@ -31,7 +31,7 @@ uint32_t conf_profile_id(struct str s)
 	return str_uint(s, CONF_PROFILES - 1, &v) ? (uint32_t)v : CONF_PROFILES;
 }
 
-enum kind { NUMBER, TEXT, ISOLATION, PROFILE };
+enum kind { NUMBER, TEXT, PATH, ISOLATION, PROFILE };
 enum { LIVE = true, START = false }; /* whether a new value takes effect in a running server */
 
 #define AT(field) offsetof(struct conf, field), sizeof ((struct conf *)0)->field
@@ -41,10 +41,10 @@ static const struct key {
 	bool live;
 	size_t offset, size;
 	uint64_t min, max, number;
-	const char *text, *help; /* text: the default, or of a default path the file's name */
+	const char *text, *help; /* text: the default; of a path root's, others have the XDG folders */
 } keys[] = {
-	{"config", TEXT, START, AT(config), 0, 0, 0, "policy.conf", "policy file"},
-	{"token_file", TEXT, START, AT(token_file), 0, 0, 0, "token", "file with the bearer token, one line, mode 0600"},
+	{"config", PATH, START, AT(config), 0, 0, 0, "/etc/omniarena/policy.conf", "policy file"},
+	{"token_file", PATH, START, AT(token_file), 0, 0, 0, "/etc/omniarena/token", "file with the bearer token, one line, mode 0600"},
 	{"listen", TEXT, START, AT(listen), 0, 0, 0, "127.0.0.1", "address to listen on, IPv4 or IPv6"},
 	{"port", NUMBER, START, AT(port), 0, 65535, PORT, NULL, "TCP port; 0 takes a free one"},
 	{"profile", PROFILE, LIVE, AT(profile), 0, 0, CONF_STRICT, NULL, "0 strict, 1 moderate, 2 permissive"},
@@ -61,7 +61,8 @@ static const struct key {
 	{"default_token_budget", NUMBER, LIVE, AT(default_token_budget), 0, 1ull << 53, 0, NULL, NULL},
 	{"max_agents", NUMBER, START, AT(max_agents), 1, 1024, 8, NULL, NULL},
 	{"audit_slots", NUMBER, START, AT(audit_slots), 1, 65536, 64, NULL, NULL},
-	{"audit_log", TEXT, START, AT(audit_log), 0, 0, 0, "audit.log", NULL},
+	{"audit_log", PATH, START, AT(audit_log), 0, 0, 0, "/var/log/omniarena/audit.log", NULL},
+	{"state_dir", PATH, START, AT(state_dir), 0, 0, 0, "/var/lib/omniarena", NULL},
 };
 _Static_assert(countof(keys) <= 32, "struct conf has a bit for each");
 enum { KEY_CONFIG = 0, KEY_TOKEN_FILE = 1 };
@@ -97,6 +98,7 @@ static const char *set(struct conf *c, const struct key *k, struct str value)
 			return range;
 		break;
 	case TEXT:
+	case PATH:
 		if (value.n >= k->size || value.n == 0)
 			return value.n ? "the value is too long" : "the value is empty";
 		memset(field, 0, k->size);
@@ -116,31 +118,27 @@ static const char *set(struct conf *c, const struct key *k, struct str value)
 	return NULL;
 }
 
-/* root's files are where the system has its own; others have the XDG folders. */
+/* root's files are where the system has its own; others have the XDG folders, by the same names. */
 static void default_path(const struct key *k, char *field)
 {
-	const char *home = getenv("HOME"), *xdg = getenv("XDG_CONFIG_HOME");
-	bool log = strcmp(k->name, "audit_log") == 0, fits;
+	bool etc = strncmp(k->text, "/etc/", 5) == 0, root = geteuid() == 0;
+	const char *home = getenv("HOME"), *xdg = getenv(etc ? "XDG_CONFIG_HOME" : "XDG_STATE_HOME"), *name = strstr(k->text, "/omniarena");
+	bool in_xdg = xdg && *xdg;
 
-	if (geteuid() == 0)
-		fits = text_printf(field, k->size, "%s/omniarena/%s", log ? "/var/log" : "/etc", k->text);
-	else if (!log && xdg && *xdg)
-		fits = text_printf(field, k->size, "%s/omniarena/%s", xdg, k->text);
-	else
-		fits = text_printf(field, k->size, "%s/%s/omniarena/%s", home ? home : "", log ? ".local/state" : ".config", k->text);
-	if (!fits)
+	if (!text_printf(field, k->size, "%s%s%s", root ? "" : in_xdg ? xdg : home ? home : "",
+	                 root || in_xdg ? "" : etc ? "/.config" : "/.local/state", root ? k->text : name))
 		field[0] = '\0'; /* no file has this name */
 }
 
 static void set_default(struct conf *c, const struct key *k)
 {
 	char *field = (char *)c + k->offset;
-	if (k->kind != TEXT)
-		memcpy(field, &k->number, sizeof k->number);
-	else if (k == &keys[KEY_CONFIG] || k == &keys[KEY_TOKEN_FILE] || k->offset == offsetof(struct conf, audit_log))
+	if (k->kind == PATH)
 		default_path(k, field);
-	else
+	else if (k->kind == TEXT)
 		memcpy(field, k->text, strlen(k->text) + 1);
+	else
+		memcpy(field, &k->number, sizeof k->number);
 }
 
 static void set_outside(struct conf *c, size_t i, const char *value, const char *origin)
@@ -174,7 +172,7 @@ static _Noreturn void help(const struct conf *c)
 		spell(flag, sizeof flag, k->name, false);
 		(void)text_printf(number, sizeof number, "%llu", (unsigned long long)k->number); /* fits */
 		buf_printf(&b, "  --%s%.*s%s (%s)\n", flag, (int)(20 - strlen(flag)), "                    ", k->help,
-		           k->kind == TEXT ? (const char *)c + k->offset : k->kind == ISOLATION ? "any" : number);
+		           k->kind == TEXT || k->kind == PATH ? (const char *)c + k->offset : k->kind == ISOLATION ? "any" : number);
 	}
 	buf_str(&b, "  --check-config      says whether the policy file is right, and ends\n"
 	            "  --help, --version\n\n"

@@ -43,7 +43,7 @@ enum conf_isolation { CONF_ANY, CONF_KERNEL };
 struct conf_agent { char name[CONF_NAME_MAX + 1], token[136]; int64_t profile, token_budget, rate; };
 
 struct conf {
-	char listen[64], cors_origin[256], token_file[256], config[256], audit_log[256];
+	char listen[64], cors_origin[256], token_file[256], config[256], audit_log[256], state_dir[256];
 	uint64_t port, max_running, warm_cells, output_limit, max_connections;
 	uint64_t profile, timeout_ms, max_rps, max_rate_per_agent, default_token_budget, max_agents, audit_slots;
 	uint64_t require_isolation;

@@ -151,8 +151,14 @@ static bool save(const char *to, const char *text, size_t n)
 
 	if (!text_printf(fresh, sizeof fresh, "%s.new", to) || !text_printf(dir, sizeof dir, "%.*s", (int)(strrchr(to, '/') - to), to))
 		return false;
-	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
-		return false;
+	for (char *p = dir; p; p = strchr(p + 1, '/')) { /* a new ~/.config/omniarena; what is wrong with it, open says */
+		char *end = strchr(p + 1, '/');
+		if (end)
+			*end = '\0';
+		(void)mkdir(dir, 0755);
+		if (end)
+			*end = '/';
+	}
 	(void)unlink(fresh);
 	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)

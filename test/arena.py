@@ -85,7 +85,8 @@ class Host:
 
 class Server:
     def __init__(self, host, flags=(), binary='omniarena', env=None, auth=BASIC, wrap=(), ready=True, port=0, config=True):
-        # config: the wide policy of most tests, or False: an empty one, which is the defaults; never the host's
+        # config: the wide policy of most tests, False: an empty one, which is the defaults;
+        # None: the default place, which must not be the host's own
         self.auth, self.log_lines = auth, []
         if host.sanitized:
             if binary != 'omniarena' or wrap:
@@ -93,7 +94,7 @@ class Server:
             # leaks: everything is taken once and kept to the end
             binary, env = 'omniarena-sanitized', {'ASAN_OPTIONS': 'detect_leaks=0', **(env or {})}
         self.proc = subprocess.Popen(
-            [*wrap, os.path.join(host.work, binary), '--port', str(port), *([] if '--config' in flags else ['--config', host.policy() if config else host.file('')]), *flags], stdin=subprocess.DEVNULL,
+            [*wrap, os.path.join(host.work, binary), '--port', str(port), *([] if '--config' in flags or config is None else ['--config', host.policy() if config else host.file('')]), *flags], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd='/', env={'PATH': os.environ['PATH'], **(env or {})}, **host.ids)
         self.pid = self.proc.pid
         self.port = None

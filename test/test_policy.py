@@ -260,6 +260,21 @@ def can_not_be_saved(host):
 
 
 @test
+def default_place(host):
+    if host.root:
+        raise Skip('root\'s default place is the host\'s own')
+    home = host.folder()
+    with host.server(env={'HOME': home}, config=None) as s:
+        r = s.json('POST', '/api/policy', '{"action":"add","list":"whitelist","pattern":"id"}')
+        equal(r['persisted'], True, r)
+        s.ok('id')
+    with open(home + '/.config/omniarena/policy.conf') as f:
+        check(f.read().endswith('python3\nid\n'), 'what was saved')
+    with host.server(env={'HOME': home}, config=None) as s:
+        s.ok('id')
+
+
+@test
 def command_line(host):
     if host.sanitized:
         raise Skip('the same code')
