@@ -323,7 +323,8 @@ static bool hand_over(struct jobs *q, struct job *j, size_t place)
 	j->cell = (int)place;
 	j->st = JOB_RUN;
 	j->start_us = now_us();
-	loop_timer(q->loop, &j->timer, j->timeout_ms);
+	/* from now, not from the turn's begin; both clocks are cut to whole milliseconds */
+	loop_timer(q->loop, &j->timer, j->start_us / 1000 + 1 - q->loop->now + j->timeout_ms);
 	loop_add(q->loop, c->fd[JOB_FD_OUT], POLLIN, JOB_OUT, (uint32_t)place, &c->slot[JOB_FD_OUT]);
 	loop_add(q->loop, c->fd[JOB_FD_ERR], POLLIN, JOB_ERR, (uint32_t)place, &c->slot[JOB_FD_ERR]);
 	write_stdin(q, j);
