@@ -565,21 +565,13 @@ static int make_quiet(const struct jail *j, const struct jail_slot *s, struct vi
 	return fd;
 }
 
-static int make_strict(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
+/* The root of a profile's cells; of s the profile alone is asked for. */
+static int make_view(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
 {
-	int fd = copy_root(j->quiet_fd, e);
-	(void)s;
-	if (fd >= 0 && !view_allow(&j->lists, v))
-		return fail(e, "folders of allowed programs"), -1;
-	return fd;
-}
-
-static int make_moderate(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
-{
-	int fd = copy_root(j->template_fd, e);
-	(void)s;
-	if (fd >= 0 && !view_forbid(&j->lists, v))
-		return fail(e, "covers of forbidden programs"), -1;
+	bool strict = s->profile == CONF_STRICT;
+	int fd = copy_root(strict ? j->quiet_fd : j->template_fd, e);
+	if (fd >= 0 && !(strict ? view_allow(&j->lists, v) : view_forbid(&j->lists, v)))
+		return fail(e, strict ? "folders of allowed programs" : "covers of forbidden programs"), -1;
 	return fd;
 }
 
@@ -659,7 +651,8 @@ bool jail_view_ready(struct jail *j, uint32_t profile, bool *made, struct jail_e
 				return false;
 			memcpy(j->quiet_why, v->why, sizeof j->quiet_why);
 		}
-		if ((fd = run_helper(profile == CONF_STRICT ? make_strict : make_moderate, j, NULL, v, e)) < 0)
+		const struct jail_slot of_profile = {.profile = profile};
+		if ((fd = run_helper(make_view, j, &of_profile, v, e)) < 0)
 			return false;
 		if (profile == CONF_STRICT && !v->why[0])
 			memcpy(v->why, j->quiet_why, sizeof v->why);
