@@ -122,15 +122,6 @@ static void big_free(struct api *a, struct conn *c)
 	c->big = -1;
 }
 
-/* Room for a large reply, which the connection keeps until it is sent; the request's body may be gone then. */
-static bool big_reply(struct api *a, struct conn *c, struct buf *b)
-{
-	if (c->big < 0 && !big_take(a, c))
-		return false;
-	*b = (struct buf){a->big + (size_t)c->big * HTTP_BODY_MAX, 0, HTTP_BODY_MAX, false};
-	return true;
-}
-
 /* The command that runs for this connection, if there is one, is not wanted any more. */
 static void job_off(struct api *a, struct conn *c)
 {
@@ -845,6 +836,18 @@ static void put_list(struct json_writer *w, const struct api *a, enum policy_lis
 	json_close(w);
 }
 
+/* Room for a large reply, which the connection keeps until it is sent; the request's body may be gone
+ * then. False: there is none, and that is answered. */
+static bool big_reply(struct api *a, struct conn *c, struct buf *b)
+{
+	if (c->big < 0 && !big_take(a, c)) {
+		refuse(a, c, E_NO_PLACE, "too many large requests at once");
+		return false;
+	}
+	*b = (struct buf){a->big + (size_t)c->big * HTTP_BODY_MAX, 0, HTTP_BODY_MAX, false};
+	return true;
+}
+
 /* Closes a reply that was written into big_reply's room, and sends it. */
 static void reply_big(struct api *a, struct conn *c, struct json_writer *w)
 {
@@ -864,10 +867,8 @@ static void reply_policy(struct api *a, struct conn *c, const char *unsaved)
 	struct buf b;
 	struct json_writer w = {.b = &b};
 
-	if (!big_reply(a, c, &b)) {
-		refuse(a, c, E_NO_PLACE, "too many large requests at once");
+	if (!big_reply(a, c, &b))
 		return;
-	}
 	json_open(&w, true);
 	json_put_truth(&w, "ok", true);
 	put_list(&w, a, POLICY_BLACK, "blacklist");
@@ -960,10 +961,8 @@ static void post_test(struct api *a, struct conn *c)
 	memcpy(text, ask.text.p, ask.text.n); /* the reply is written over the body */
 	ask.text.p = text;
 	policy_judge(a->policy, &ask, &v);
-	if (!big_reply(a, c, &b)) {
-		refuse(a, c, E_NO_PLACE, "too many large requests at once");
+	if (!big_reply(a, c, &b))
 		return;
-	}
 	json_open(&w, true);
 	json_put_truth(&w, "ok", true);
 	json_put_truth(&w, "allowed", v.code == POLICY_OK);
