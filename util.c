@@ -124,6 +124,15 @@ void buf_uint(struct buf *b, uint64_t v)
 	buf_put(b, tmp + i, sizeof tmp - i);
 }
 
+void buf_hex(struct buf *b, const void *p, size_t n)
+{
+	static const char digits[] = "0123456789abcdef";
+	for (const unsigned char *at = p, *end = at + n; at < end; at++) {
+		buf_put(b, &digits[*at >> 4], 1);
+		buf_put(b, &digits[*at & 15], 1);
+	}
+}
+
 /* %s %.*s %d %u, with l, ll or z, and %02u: what this house writes, in a tenth of libc's code. */
 static void put_format(struct buf *b, const char *fmt, va_list ap)
 {

@@ -36,6 +36,8 @@ bool str_same_ct(struct str a, struct str b);
 void buf_put(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_uint(struct buf *b, uint64_t v);
+/* Two lower case hexadecimal digits a byte. */
+void buf_hex(struct buf *b, const void *p, size_t n);
 /* The part of printf that we use: %s %.*s %d %u, with l, ll or z, and %02u. For formats of our own
  * only, never for text from outside. Pieces that fit whole are written, then full is set. */
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
