@@ -1,66 +1,58 @@
-/* L4 net: connections and what is asked on them. Every byte here comes from the network: it is
- * parsed, compared and counted, and never becomes a format, a path, a header or markup. */
+/* L5 net: what can be asked. What a request says is compared, counted and escaped, and never becomes a format,
+ * a path, a header or markup. */
 #include "api.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <time.h>
+#include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "exec.h"
 #include "json.h"
 #include "util.h"
 
 enum {
-	HEAD_MS = 10000,   /* from a request's first byte to the end of its head */
-	BODY_MS = 60000,   /* from there to the end of its body */
-	IDLE_MS = 60000,   /* between requests */
-	STALL_MS = 30000,  /* without a byte being taken from a reply */
-	LINGER_MS = 2000,
-	PLACES = 32768,    /* an id is the place in the table and, above, a generation */
-	CMD_MAX = 65536, CWD_MAX = 4096,
-};
-
-enum error {
-	E_BAD_JSON, E_BAD_REQUEST, E_UNAUTHORIZED, E_ORIGIN, E_CAPABILITY, E_NOT_FOUND, E_METHOD, E_TIMEOUT, E_TOO_LARGE,
-	E_BUSY, E_NO_PLACE, E_DRAINING, E_ISOLATION, E_INTERNAL, E_NOT_IMPLEMENTED,
-};
-static const struct { int status; const char *code, *extra; } errors[] = {
-	[E_BAD_JSON] = {400, "bad_json", NULL},
-	[E_BAD_REQUEST] = {400, "bad_request", NULL},
-	[E_UNAUTHORIZED] = {401, "unauthorized", "WWW-Authenticate: Basic realm=\"OmniArena\"\r\n"},
-	[E_ORIGIN] = {403, "origin", NULL},
-	[E_CAPABILITY] = {403, "capability", NULL},
-	[E_NOT_FOUND] = {404, "not_found", NULL},
-	[E_METHOD] = {405, "method", NULL},
-	[E_TIMEOUT] = {408, "timeout", NULL},
-	[E_TOO_LARGE] = {413, "too_large", NULL},
-	[E_BUSY] = {429, "busy", "Retry-After: 1\r\n"},
-	[E_NO_PLACE] = {503, "busy", "Retry-After: 1\r\n"},
-	[E_DRAINING] = {503, "busy", "Retry-After: 2\r\n"},
-	[E_ISOLATION] = {503, "isolation", "Retry-After: 1\r\n"},
-	[E_INTERNAL] = {500, "internal", NULL},
-	[E_NOT_IMPLEMENTED] = {501, "not_implemented", NULL},
+	BODY_MS = 60000,     /* from the end of a request's head to the end of its body */
+	TICK_MS = 1000,      /* between saves */
+	SLICE = 2000,        /* iterations of PBKDF2 a turn: about a millisecond */
+	ITERATIONS = 600000, /* for new passwords; what OWASP's password storage page asks for */
+	NOBODY_WAITS = UINT32_MAX,
 };
 
 typedef void handler(struct api *a, struct conn *c);
-static handler get_healthz, get_health, post_exec, any_policy, post_test, post_reload, post_profile;
+/* What a request that changed a file says when the warden has answered: "" is saved, else why not. */
+typedef void saved_handler(struct api *a, struct conn *c, const char *unsaved);
+static handler get_healthz, get_health, post_exec, any_policy, post_test, post_reload, post_profile, get_agents, get_audit, get_export,
+               get_events, any_settings, post_budget, post_password, delete_sandbox, get_metrics;
+static saved_handler reply_policy, reply_settings, reply_default_budget, reply_password;
 
-/* ADMIN: its POST is not for an agent's own token, which must not widen what holds for it */
-enum { PUBLIC = 1, ADMIN = 2 };
-static const struct route { const char *path; unsigned methods, flags; handler *run; const char *allow; } routes[] = {
-	{"/healthz", HTTP_GET, PUBLIC, get_healthz, "Allow: GET, HEAD, OPTIONS\r\n"},
-	{"/api/health", HTTP_GET, 0, get_health, "Allow: GET, HEAD, OPTIONS\r\n"},
-	{"/api/exec", HTTP_POST, 0, post_exec, "Allow: POST, OPTIONS\r\n"},
-	{"/api/policy", HTTP_GET | HTTP_POST, ADMIN, any_policy, "Allow: GET, HEAD, POST, OPTIONS\r\n"},
-	{"/api/policy/test", HTTP_POST, 0, post_test, "Allow: POST, OPTIONS\r\n"},
-	{"/api/policy/reload", HTTP_POST, ADMIN, post_reload, "Allow: POST, OPTIONS\r\n"},
-	{"/api/profile", HTTP_POST, ADMIN, post_profile, "Allow: POST, OPTIONS\r\n"},
+/* ADMIN: its changes are not for an agent's own token, which must not widen what holds for it; OWNER: nor what it
+ * shows of others. */
+enum { PUBLIC = 1, ADMIN = 2, OWNER = 4 };
+struct route { const char *path; unsigned methods, flags; handler *run; saved_handler *saved; };
+static const struct route routes[] = {
+	{"/healthz", HTTP_GET, PUBLIC, get_healthz, NULL},
+	{"/api/health", HTTP_GET, 0, get_health, NULL},
+	{"/api/exec", HTTP_POST, 0, post_exec, NULL},
+	{"/api/agents", HTTP_GET, 0, get_agents, NULL},
+	{"/api/audit", HTTP_GET, 0, get_audit, NULL},
+	{"/api/audit/export", HTTP_GET, OWNER, get_export, NULL},
+	{"/api/events", HTTP_GET, 0, get_events, NULL},
+	{"/api/policy", HTTP_GET | HTTP_POST, ADMIN, any_policy, reply_policy},
+	{"/api/policy/test", HTTP_POST, 0, post_test, NULL},
+	{"/api/policy/reload", HTTP_POST, ADMIN, post_reload, NULL},
+	{"/api/profile", HTTP_POST, ADMIN, post_profile, NULL},
+	{"/api/budget", HTTP_POST, ADMIN, post_budget, reply_default_budget},
+	{"/api/settings", HTTP_GET | HTTP_POST, ADMIN, any_settings, reply_settings},
+	{"/api/auth/password", HTTP_POST, ADMIN, post_password, reply_password},
+	{"/api/sandbox", HTTP_DELETE, ADMIN, delete_sandbox, NULL},
+	{"/metrics", HTTP_GET, OWNER, get_metrics, NULL},
 };
 
-/* ---- memory and places ---- */
+static void process(struct api *a, struct conn *c);
 
 static void tell_lists(struct api *a)
 {
@@ -71,127 +63,23 @@ static void tell_lists(struct api *a)
 	job_set_lists(a->jobs, (struct str){b.p, b.n}, forbidden, allowed);
 }
 
-bool api_init(struct api *a, struct conf *conf, struct policy *policy, struct loop *l, struct jobs *q, const struct msg_hello *hello)
+bool api_init(struct api *a, struct conf *conf, struct policy *policy, struct loop *l, struct jobs *q, struct agents *g, struct audit *u,
+              const struct msg_hello *hello)
 {
-	*a = (struct api){.conf = conf, .policy = policy, .loop = l, .jobs = q, .hello = hello, .started_ms = now_ms(),
-	                  .conns = conf->max_connections, .bigs = conf->max_running};
-	size_t each = API_IN + API_OUT + API_TEXT;
-	size_t all = a->conns * each + a->bigs * HTTP_BODY_MAX;
-	/* reserved once, touched only as far as bytes really come */
-	char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	a->conn = calloc(a->conns, sizeof *a->conn);
-	a->big_used = calloc(a->bigs, sizeof *a->big_used);
-	if (p == MAP_FAILED || !a->conn || !a->big_used)
+	a->conf = conf;
+	a->policy = policy;
+	a->loop = l;
+	a->jobs = q;
+	a->agents = g;
+	a->audit = u;
+	a->hello = hello;
+	a->started_ms = now_ms();
+	a->started_s = now_unix_ms() / 1000;
+	a->tick = (struct timer){.kind = API_TICK, .place = -1};
+	a->stretch = (struct timer){.kind = API_STRETCH, .place = -1};
+	if (!conn_init(&a->conns, conf, l, q) || getrandom(a->boot, sizeof a->boot, 0) != sizeof a->boot)
 		return false;
-	for (size_t i = 0; i < a->conns; i++, p += each)
-		a->conn[i] = (struct conn){
-			.id = (uint32_t)i, .fd = -1, .slot = -1, .big = -1, .in = p,
-			.out = {p + API_IN, 0, API_OUT, false},
-			.text = {p + API_IN + API_OUT, 0, API_TEXT, false},
-			.timer = {.kind = API_CONN_TIMER, .id = (uint32_t)i, .place = -1},
-		};
-	a->big = p;
 	tell_lists(a);
-	return true;
-}
-
-static struct conn *find(struct api *a, uint32_t id)
-{
-	size_t place = id % PLACES;
-	return place < a->conns && a->conn[place].id == id && a->conn[place].st != CONN_FREE ? &a->conn[place] : NULL;
-}
-
-static bool big_take(struct api *a, struct conn *c)
-{
-	for (size_t i = 0; i < a->bigs; i++)
-		if (!a->big_used[i]) {
-			a->big_used[i] = true;
-			c->big = (int)i;
-			c->body = (struct buf){a->big + i * HTTP_BODY_MAX, 0, HTTP_BODY_MAX, false};
-			return true;
-		}
-	return false;
-}
-
-static void big_free(struct api *a, struct conn *c)
-{
-	if (c->big < 0)
-		return;
-	(void)madvise(a->big + (size_t)c->big * HTTP_BODY_MAX, HTTP_BODY_MAX, MADV_DONTNEED); /* only saves memory */
-	a->big_used[c->big] = false;
-	c->big = -1;
-}
-
-/* The command that runs for this connection, if there is one, is not wanted any more. */
-static void job_off(struct api *a, struct conn *c)
-{
-	struct job *j = c->has_job ? job_find(a->jobs, c->job) : NULL;
-	if (j)
-		job_drop(a->jobs, j);
-	c->has_job = false;
-}
-
-static void conn_close(struct api *a, struct conn *c)
-{
-	job_off(a, c);
-	big_free(a, c);
-	loop_timer_off(a->loop, &c->timer);
-	loop_del(a->loop, &c->slot);
-	(void)close(c->fd); /* whatever it says, nobody is left to tell */
-	c->fd = -1;
-	c->st = CONN_FREE;
-	c->id += PLACES; /* an old id finds nothing from now on */
-	c->timer.id = c->id;
-	a->open--;
-}
-
-/* A free place; when all are taken, of the connections that wait between requests the one that
- * has waited longest goes. */
-static struct conn *make_place(struct api *a)
-{
-	struct conn *oldest = NULL;
-	for (size_t i = 0; i < a->conns; i++) {
-		struct conn *c = &a->conn[i];
-		if (c->st == CONN_FREE)
-			return c;
-		if (c->st == CONN_HEAD && c->in_n == 0 && (!oldest || c->since < oldest->since))
-			oldest = c;
-	}
-	if (oldest)
-		conn_close(a, oldest);
-	return oldest;
-}
-
-/* Forgets the request that was answered; what came behind it moves to the front. */
-static void next_request(struct api *a, struct conn *c)
-{
-	memmove(c->in, c->in + c->used, c->in_n - c->used);
-	c->in_n -= c->used;
-	c->used = 0;
-	memset(&c->req, 0, sizeof c->req);
-	c->chunks = (struct http_chunks){0};
-	c->body = (struct buf){0};
-	c->out.n = c->text.n = c->sent = c->pieces = c->piece_at = 0;
-	c->out.full = c->text.full = c->quoted = false;
-	c->st = CONN_HEAD;
-	c->since = a->loop->now;
-	loop_timer(a->loop, &c->timer, c->in_n ? HEAD_MS : IDLE_MS);
-}
-
-bool api_accept(struct api *a, int fd)
-{
-	struct conn *c = make_place(a);
-	if (!c) {
-		(void)close(fd);
-		return false;
-	}
-	c->fd = fd;
-	c->in_n = c->used = 0;
-	c->close = false;
-	a->open++;
-	loop_add(a->loop, fd, POLLIN, API_CONN, c->id, &c->slot);
-	next_request(a, c);
-	loop_timer(a->loop, &c->timer, HEAD_MS); /* who connects has something to say */
 	return true;
 }
 
@@ -221,7 +109,7 @@ static bool is_local(const struct conn *c)
 	return false;
 }
 
-enum credential { NOBODY, PUBLISHED, OWN };
+enum credential { NOBODY, PUBLISHED, OWN, UNCHECKED /* a password that must be stretched first */ };
 
 /* The agent whose own token this is, or NULL. */
 static const struct conf_agent *token_agent(const struct api *a, struct str token)
@@ -231,6 +119,28 @@ static const struct conf_agent *token_agent(const struct api *a, struct str toke
 		if (str_same_ct(token, str_of(a->conf->agent[i].token)) && a->conf->agent[i].token[0])
 			found = &a->conf->agent[i];
 	return found;
+}
+
+/* The quick digest by which a password that was right is known again. */
+static void digest(const struct api *a, struct str password, unsigned char out[HASH_BYTES])
+{
+	hmac_sha256((struct str){(const char *)a->boot, sizeof a->boot}, password, out);
+}
+
+static bool is_good(const struct api *a, struct str password)
+{
+	unsigned char d[HASH_BYTES];
+	digest(a, password, d);
+	return a->good_known && str_same_ct((struct str){(char *)d, sizeof d}, (struct str){(const char *)a->good, sizeof a->good});
+}
+
+/* The user's name and the password, as they came, against the stored one. */
+static enum credential check_password(const struct api *a, const struct conn *c, struct str password)
+{
+	struct str user;
+	if (!memchr(password.p, ':', password.n) || !str_cut(&password, ':', &user) || !str_same_ct(user, str_of(a->conf->user)))
+		return NOBODY;
+	return is_good(a, password) ? OWN : c->wrong_password ? NOBODY : UNCHECKED;
 }
 
 /* who: the agent that the credential is for alone, or NULL. */
@@ -252,6 +162,8 @@ static enum credential credential(const struct api *a, const struct conn *c, con
 		return NOBODY;
 	long n = base64_decode(value, plain);
 	struct buf b = {both, 0, sizeof both, false};
+	if (a->conf->secret.iterations)
+		return n < 0 ? NOBODY : check_password(a, c, (struct str){plain, (size_t)n});
 	buf_printf(&b, "%s:%s", a->conf->user, a->conf->pass);
 	bool same = n >= 0 && str_same_ct((struct str){plain, (size_t)n}, (struct str){b.p, b.n});
 	return !same || !a->conf->accept_pass ? NOBODY : a->conf->own_pass ? OWN : PUBLISHED;
@@ -271,214 +183,48 @@ static bool may_call(const struct api *a, const struct conn *c)
 static struct str allowed_origin(const struct api *a, const struct conn *c)
 {
 	struct str o = c->req.header[HTTP_ORIGIN], none = {NULL, 0};
-	if (!o.p || c->req.error || !may_call(a, c))
+	if (!o.p || !may_call(a, c))
 		return none;
 	if ((conf_default_credentials(a->conf) && is_local(c)) || str_eq(o, a->conf->cors_origin))
 		return o;
 	return strcmp(a->conf->cors_origin, "*") == 0 ? str_of("*") : none;
 }
 
-/* ---- replies ---- */
+/* ---- what is written down ---- */
 
-static uint64_t piece_len(const struct piece *p, bool *lossy)
+void api_note(struct api *a, enum audit_kind kind, const char *text)
 {
-	switch (p->kind) {
-	case PIECE_JSON:
-		return json_escaped_len(p->raw, lossy) + 2;
-	case PIECE_BASE64:
-		return (p->raw.n + 2) / 3 * 4 + 2;
-	default:
-		return p->raw.n;
-	}
+	(void)audit_put(a->audit, &(struct audit_event){.kind = kind, .cmd = str_of(text), .result = "OK"});
 }
 
-static size_t put_base64(struct buf *b, struct str s)
+/* A change that somebody asked for; value as the seed has it. */
+static void note_change(struct api *a, const struct conn *c, const char *what, struct str detail, int64_t value)
 {
-	size_t used = 0;
-	char four[4];
-	while (used < s.n && b->cap - b->n >= sizeof four) {
-		size_t n = s.n - used < 3 ? s.n - used : 3;
-		base64_group((const unsigned char *)s.p + used, n, four);
-		buf_put(b, four, sizeof four);
-		used += n;
-	}
-	return used;
+	char text[320];
+	struct buf b = {text, 0, sizeof text, false};
+	buf_printf(&b, "%s%s%.*s", what, detail.n ? " " : "", (int)(detail.n < 256 ? detail.n : 256), detail.p);
+	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_CONFIG, .agent = c->agent, .cmd = {b.p, b.n}, .result = "OK",
+	                                               .exit_code = value > INT32_MAX ? INT32_MAX : (int)value});
+	a->agents->changed = true;
 }
 
-/* Moves what fits of the pieces into out. Those that are not plain get their quotes here. */
-static void fill(struct conn *c)
+static void refused(struct api *a, const struct conn *c, enum audit_kind kind, struct str cmd, const char *result)
 {
-	struct buf *b = &c->out;
-	bool lossy = false;
-
-	for (; c->piece_at < c->pieces; c->piece_at++, c->quoted = false) {
-		struct piece *p = &c->piece[c->piece_at];
-		size_t used;
-		if (b->cap - b->n < 8)
-			return;
-		if (p->kind != PIECE_PLAIN && !c->quoted)
-			buf_put(b, "\"", 1);
-		c->quoted = true;
-		if (p->kind == PIECE_PLAIN) {
-			used = p->raw.n < b->cap - b->n ? p->raw.n : b->cap - b->n;
-			buf_put(b, p->raw.p, used);
-		} else {
-			used = p->kind == PIECE_JSON ? json_escape(b, p->raw, &lossy) : put_base64(b, p->raw);
-		}
-		p->raw.p += used;
-		p->raw.n -= used;
-		if (p->raw.n || (p->kind != PIECE_PLAIN && b->n == b->cap))
-			return;
-		if (p->kind != PIECE_PLAIN)
-			buf_put(b, "\"", 1);
-	}
-}
-
-static void reply_sent(struct api *a, struct conn *c)
-{
-	job_off(a, c);
-	big_free(a, c);
-	if (!c->close) {
-		loop_mod(a->loop, c->slot, POLLIN);
-		next_request(a, c);
-	} else if (shutdown(c->fd, SHUT_WR) < 0) {
-		conn_close(a, c);
-	} else {
-		/* RFC 9112 section 9.6: closing with bytes unread resets the connection, and the reset
-		 * could overtake the reply */
-		c->st = CONN_LINGER;
-		loop_mod(a->loop, c->slot, POLLIN);
-		loop_timer(a->loop, &c->timer, LINGER_MS);
-	}
-}
-
-static void send_out(struct api *a, struct conn *c)
-{
-	for (;;) {
-		fill(c);
-		ssize_t n = write(c->fd, c->out.p + c->sent, c->out.n - c->sent);
-		if (n < 0 && errno != EAGAIN) {
-			conn_close(a, c);
-			return;
-		}
-		if (n < 0)
-			break;
-		c->sent += (size_t)n;
-		if (c->sent < c->out.n)
-			break; /* the socket is full */
-		c->sent = c->out.n = 0;
-		if (c->piece_at == c->pieces) {
-			reply_sent(a, c);
-			return;
-		}
-	}
-	loop_mod(a->loop, c->slot, POLLOUT);
-	loop_timer(a->loop, &c->timer, STALL_MS);
-}
-
-static unsigned days_of_month(unsigned month, unsigned year)
-{
-	bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-	return month == 1 ? 28u + leap : 30u + ((month + (month < 7)) & 1); /* 0 is January */
-}
-
-/* IMF-fixdate, RFC 9110 section 5.6.7; made once a second. Not by libc's gmtime, which may open
- * files of time zones. */
-static const char *date(struct api *a)
-{
-	static const char days[][4] = {"Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"};
-	static const char months[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-	time_t t = time(NULL);
-	unsigned day = (unsigned)(t / 86400), second = (unsigned)(t % 86400), year = 1970, month = 0;
-
-	if (t == a->date_s)
-		return a->date;
-	a->date_s = t;
-	const char *name = days[day % 7];
-	for (unsigned n; day >= (n = days_of_month(month, year)); day -= n)
-		if (++month == 12)
-			month = 0, year++;
-	(void)text_printf(a->date, sizeof a->date, "%s, %02u %s %u %02u:%02u:%02u GMT", name, day + 1, months[month], year,
-	                  second / 3600, second / 60 % 60, second % 60); /* fits */
-	return a->date;
-}
-
-static void add_piece(struct conn *c, int kind, struct str raw)
-{
-	c->piece[c->pieces++] = (struct piece){kind, raw};
-}
-
-/* Puts the head in front of the pieces and starts to send. */
-static void reply(struct api *a, struct conn *c, int status, const char *type, const char *extra)
-{
-	bool lossy = false;
-	struct http_reply r = {.status = status, .type = type, .date = date(a), .extra = extra,
-	                       .origin = allowed_origin(a, c), .http10 = c->req.http10};
-
-	for (size_t i = 0; i < c->pieces; i++)
-		r.length += piece_len(&c->piece[i], &lossy);
-	c->close = c->close || !c->req.keep_alive || a->draining;
-	r.close = c->close;
-	http_head(&c->out, &r);
-	if (c->req.method == HTTP_HEAD)
-		c->pieces = 0;
-	c->st = CONN_SEND;
-	send_out(a, c);
-}
-
-/* What was written into text is the whole body. */
-static void reply_text(struct api *a, struct conn *c, int status, const char *type, const char *extra)
-{
-	if (c->text.full) { /* never cut: the writer's state says whether it is whole */
-		c->text.n = 0;
-		c->text.full = false;
-		status = 500;
-		buf_str(&c->text, "{\"ok\":false,\"error\":\"the reply does not fit\",\"code\":\"internal\"}\n");
-	}
-	add_piece(c, PIECE_PLAIN, (struct str){c->text.p, c->text.n});
-	reply(a, c, status, type, extra);
-}
-
-/* Closes the object that was written into text, and sends it. */
-static void reply_json(struct api *a, struct conn *c, struct json_writer *w, int status, const char *extra)
-{
-	json_close(w);
-	buf_put(&c->text, "\n", 1);
-	reply_text(a, c, status, "application/json", extra);
-}
-
-static void refuse_as(struct api *a, struct conn *c, int status, const char *code, const char *extra, const char *text)
-{
-	struct json_writer w = {.b = &c->text};
-
-	/* a body that is still to come can't be told from the next request */
-	if (c->st == CONN_HEAD)
-		c->close = c->close || c->req.error || c->req.chunked || c->req.length;
-	c->text.n = c->pieces = 0;
-	json_open(&w, true);
-	json_put_truth(&w, "ok", false);
-	json_put_string(&w, "error", str_of(text));
-	json_put_string(&w, "code", str_of(code));
-	reply_json(a, c, &w, status, extra);
-}
-
-/* text may carry words from outside: the writer escapes them. */
-static void refuse(struct api *a, struct conn *c, enum error e, const char *text)
-{
-	refuse_as(a, c, errors[e].status, errors[e].code, errors[e].extra, text);
+	(void)audit_put(a->audit, &(struct audit_event){.kind = kind, .agent = c->agent, .cmd = cmd, .result = result});
+	a->agents->changed = true;
 }
 
 /* ---- checks, in their order ---- */
 
 static void preflight(struct api *a, struct conn *c)
 {
-	reply(a, c, 204, NULL,
-	      "Access-Control-Allow-Methods: GET, POST, DELETE, OPTIONS\r\n"
-	      "Access-Control-Allow-Headers: Authorization, Content-Type, X-Agent, X-Model, X-Tokens-In, X-Tokens-Out\r\n"
-	      "Access-Control-Max-Age: 600\r\n");
+	conn_reply(&a->conns, c, 204, NULL,
+	           "Access-Control-Allow-Methods: GET, POST, DELETE, OPTIONS\r\n"
+	           "Access-Control-Allow-Headers: Authorization, Content-Type, X-Agent, X-Model, X-Tokens-In, X-Tokens-Out, Last-Event-ID\r\n"
+	           "Access-Control-Max-Age: 600\r\n");
 }
 
-/* Which agent calls: the one whose token it shows, else the one that X-Agent names. NULL, or why not. */
+/* Whose request this is: the agent's whose token it shows, else the one's that X-Agent names. NULL, or why not. */
 static const char *identify(struct api *a, struct conn *c, const struct conf_agent *who, enum error *e)
 {
 	struct str name = c->req.header[HTTP_X_AGENT];
@@ -489,53 +235,195 @@ static const char *identify(struct api *a, struct conn *c, const struct conf_age
 	*e = E_CAPABILITY;
 	if (who && name.p && !str_eq(name, who->name))
 		return "this token is another agent's than X-Agent says";
-	c->who = who ? who : conf_agent(a->conf, name.p ? name : str_of("default"));
-	if (c->who && c->who->token[0] && !who)
+	if (who || !name.p)
+		name = str_of(who ? who->name : "default");
+	memset(c->agent, 0, sizeof c->agent);
+	memcpy(c->agent, name.p, name.n);
+	c->own_token = who != NULL;
+	const struct conf_agent *section = conf_agent(a->conf, name);
+	if (section && section->token[0] && !who)
 		return "this agent has a token of its own, and is nobody without it";
-	if (who && (c->route->flags & ADMIN) && c->req.method == HTTP_POST)
-		return "an agent's own token can't change the policy that holds for it";
+	if (who && ((c->route->flags & OWNER) || ((c->route->flags & ADMIN) && c->req.method & (HTTP_POST | HTTP_DELETE))))
+		return "an agent's own token is not for this: it concerns others, or would change what holds for itself";
 	return NULL;
 }
 
-/* The head is whole: may this go on? False: it is answered. */
+static bool is_printable(struct str s)
+{
+	size_t bad;
+	for (size_t len; s.n; s.p += len, s.n -= len) {
+		if ((unsigned char)s.p[0] < ' ' || s.p[0] == 0x7f || (len = utf8_next(s, &bad)) == 0)
+			return false;
+		if (len == 2 && (unsigned char)s.p[0] == 0xc2 && (unsigned char)s.p[1] < 0xa0)
+			return false; /* control characters as well */
+	}
+	return true;
+}
+
+/* What the agent spent since it last said; model: .p NULL and tokens: -1 where nothing is said. */
+static const char *spend(struct api *a, struct agent *who, struct str model, const int64_t tokens[2])
+{
+	uint64_t *sum[] = {&who->tokens_in, &who->tokens_out};
+
+	if (model.p && (model.n > AGENT_MODEL_MAX || !is_printable(model)))
+		return "the model's name must have at most 64 printable characters";
+	for (int i = 0; i < 2; i++)
+		if (tokens[i] > 0)
+			*sum[i] = *sum[i] + (uint64_t)tokens[i] < 1ull << 53 ? *sum[i] + (uint64_t)tokens[i] : 1ull << 53;
+	if (model.p) {
+		memset(who->model, 0, sizeof who->model);
+		memcpy(who->model, model.p, model.n);
+	}
+	who->active_s = now_unix_ms() / 1000;
+	who->seen_ms = a->loop->now;
+	a->agents->changed = true;
+	return NULL;
+}
+
+/* The same, from the request's headers. */
+static const char *spend_headers(struct api *a, struct conn *c, struct agent *who)
+{
+	int64_t tokens[2] = {-1, -1};
+	for (int i = 0; i < 2; i++) {
+		struct str h = c->req.header[HTTP_X_TOKENS_IN + i];
+		uint64_t v;
+		if (h.p && !str_uint(h, 1ull << 53, &v))
+			return "X-Tokens-In and X-Tokens-Out must be whole numbers";
+		if (h.p)
+			tokens[i] = (int64_t)v;
+	}
+	return spend(a, who, c->req.header[HTTP_X_MODEL], tokens);
+}
+
+/* The agent of a request, registered if it is new. NULL: there is no place, which is answered. */
+static struct agent *register_agent(struct api *a, struct conn *c)
+{
+	uint64_t retry_s;
+	struct agent *who = agent_admit(a->agents, a->conf, str_of(c->agent), a->loop->now, &retry_s);
+	if (!who) {
+		a->agents->total.rate_limited++;
+		refused(a, c, AUDIT_RATE, c->req.path, "AGENTS");
+		conn_refuse_for(&a->conns, c, E_AGENTS, retry_s, "too many agents; one makes room when it has no budget and was idle for an hour");
+	}
+	return who;
+}
+
+/* Wrong credentials: counted for the address, and slowed. */
+static void refuse_login(struct api *a, struct conn *c)
+{
+	char address[INET6_ADDRSTRLEN] = "?";
+	bool v4 = memcmp(c->peer, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0;
+
+	(void)agent_login_wait(a->agents, c->peer, true, a->loop->now);
+	a->agents->total.auth_failures++;
+	(void)inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? c->peer + 12 : c->peer, address, sizeof address); /* fits */
+	memset(c->agent, 0, sizeof c->agent);
+	refused(a, c, AUDIT_AUTH, str_of(address), "FAILED");
+	conn_refuse(&a->conns, c, E_UNAUTHORIZED, "wrong or missing credentials");
+}
+
+static void begin_login(struct api *a, struct conn *c);
+
+/* The credentials are right: false: they are not, or not known yet. */
+static bool log_in(struct api *a, struct conn *c, const struct conf_agent **who)
+{
+	/* a connection that was let in before goes on, whatever others at its address do */
+	uint64_t wait_s = c->known ? 0 : agent_login_wait(a->agents, c->peer, false, a->loop->now);
+	if (wait_s) {
+		conn_refuse_for(&a->conns, c, E_RATE, wait_s, "too many wrong log-ins from this address");
+		return false;
+	}
+	switch (credential(a, c, who)) {
+	case NOBODY:
+		refuse_login(a, c);
+		return false;
+	case UNCHECKED:
+		begin_login(a, c);
+		return false;
+	default:
+		c->known = true;
+		return true;
+	}
+}
+
+/* Agent and rate; what runs a command is counted where it does. False: it is answered. */
+static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *who)
+{
+	enum error e;
+	const char *why = identify(a, c, who, &e);
+	struct agent *agent = NULL;
+
+	if (why) {
+		conn_refuse(&a->conns, c, e, why);
+		return false;
+	}
+	/* who says nothing is "default", which is there once it runs something */
+	if ((c->own_token || c->req.header[HTTP_X_AGENT].p) && !(agent = register_agent(a, c)))
+		return false;
+	if (!agent)
+		agent = agent_find(a->agents, str_of(c->agent));
+	if (agent && c->route->run != post_exec && (why = spend_headers(a, c, agent))) {
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, why);
+		return false;
+	}
+	uint64_t wait_s = bucket_take(&a->agents->all, 60 * a->conf->max_rps, a->conf->max_rps, a->loop->now);
+	if (wait_s == 0)
+		return true;
+	a->agents->total.rate_limited++;
+	if (agent)
+		agent->rate_limited++;
+	refused(a, c, AUDIT_RATE, c->req.path, "RATE_LIMIT");
+	conn_refuse_for(&a->conns, c, E_RATE, wait_s, "too many requests a second (max_rps)");
+	return false;
+}
+
+static void refuse_method(struct api *a, struct conn *c)
+{
+	static const struct { enum http_method m; const char *name; } names[] = {
+		{HTTP_GET, "GET, HEAD, "}, {HTTP_POST, "POST, "}, {HTTP_DELETE, "DELETE, "},
+	};
+	char allow[64];
+	struct buf b = {allow, 0, sizeof allow - 1, false};
+	buf_str(&b, "Allow: ");
+	for (size_t i = 0; i < countof(names); i++)
+		if (c->route->methods & names[i].m)
+			buf_str(&b, names[i].name);
+	buf_str(&b, "OPTIONS\r\n");
+	allow[b.n] = '\0';
+	conn_refuse_as(&a->conns, c, 405, "method", allow, "this path does not know that method");
+}
+
+/* The head is whole: may this go on? False: it is answered, or waits for a password's check. */
 static bool admit(struct api *a, struct conn *c)
 {
 	const struct http_req *r = &c->req;
 	const struct conf_agent *who = NULL;
-	const char *why;
-	enum error e;
 
 	c->route = NULL;
-	c->who = NULL;
 	for (size_t i = 0; i < countof(routes); i++)
 		if (str_eq(r->path, routes[i].path))
 			c->route = &routes[i];
+	c->origin = allowed_origin(a, c);
 	bool public = c->route && (c->route->flags & PUBLIC);
 	if (!public && !may_call(a, c)) {
-		refuse(a, c, E_ORIGIN, "while the default credentials are in force, only pages and names of this host may call");
+		conn_refuse(&a->conns, c, E_ORIGIN, "while the default credentials are in force, only pages and names of this host may call");
 		return false;
 	}
 	if (r->method == HTTP_OPTIONS && !r->chunked && !r->length) {
 		preflight(a, c);
 		return false;
 	}
-	if (!public && credential(a, c, &who) == NOBODY) {
-		refuse(a, c, E_UNAUTHORIZED, "wrong or missing credentials");
+	if (!public && !log_in(a, c, &who))
 		return false;
-	}
 	if (!c->route) {
-		refuse(a, c, E_NOT_FOUND, "there is nothing at this path");
+		conn_refuse(&a->conns, c, E_NOT_FOUND, "there is nothing at this path");
 		return false;
 	}
 	if (!(c->route->methods & r->method) && !(r->method == HTTP_HEAD && (c->route->methods & HTTP_GET))) {
-		refuse_as(a, c, 405, "method", c->route->allow, "this path does not know that method");
+		refuse_method(a, c);
 		return false;
 	}
-	if (!public && (why = identify(a, c, who, &e))) {
-		refuse(a, c, e, why);
-		return false;
-	}
-	return true;
+	return public || admit_agent(a, c, who);
 }
 
 /* ---- reading ---- */
@@ -545,17 +433,19 @@ static void head_done(struct api *a, struct conn *c)
 	static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
 
 	c->used = c->req.head_len;
-	if (!admit(a, c))
+	bool ok = admit(a, c);
+	c->wrong_password = false;
+	if (!ok)
 		return;
-	if (!c->req.chunked && c->req.head_len + c->req.length <= API_IN) {
+	if (!c->req.chunked && c->req.head_len + c->req.length <= CONN_IN) {
 		c->body = (struct buf){c->in + c->req.head_len, 0, c->req.length, false};
-	} else if (!big_take(a, c)) {
-		refuse(a, c, E_NO_PLACE, "too many large requests at once");
+	} else if (!conn_big(&a->conns, c)) {
+		conn_refuse(&a->conns, c, E_NO_PLACE, "too many large requests at once");
 		return;
 	}
 	bool waits = c->req.expect_continue && c->in_n == c->used && (c->req.chunked || c->req.length);
 	if (waits && write(c->fd, go_on, sizeof go_on - 1) != (ssize_t)sizeof go_on - 1) {
-		conn_close(a, c);
+		conn_close(&a->conns, c);
 		return;
 	}
 	c->st = CONN_BODY;
@@ -595,7 +485,7 @@ static void process(struct api *a, struct conn *c)
 			if (rc == HTTP_DONE)
 				head_done(a, c);
 			else
-				refuse_as(a, c, rc, rc == 413 ? "too_large" : rc == 501 ? "not_implemented" : "bad_request", NULL, c->req.error);
+				conn_refuse_as(&a->conns, c, rc, rc == 413 ? "too_large" : rc == 501 ? "not_implemented" : "bad_request", NULL, c->req.error);
 			continue;
 		}
 		if ((rc = take_body(c)) == HTTP_MORE)
@@ -606,75 +496,63 @@ static void process(struct api *a, struct conn *c)
 		}
 		c->close = true;
 		if (rc == 413)
-			refuse(a, c, E_TOO_LARGE, "the body is larger than 2 MiB");
+			conn_refuse(&a->conns, c, E_TOO_LARGE, "the body is larger than 2 MiB");
 		else
-			refuse(a, c, E_BAD_REQUEST, "malformed chunk in the body");
+			conn_refuse(&a->conns, c, E_BAD_REQUEST, "malformed chunk in the body");
 	}
-}
-
-static void read_more(struct api *a, struct conn *c)
-{
-	bool direct = c->st == CONN_BODY && c->big >= 0 && !c->req.chunked;
-	bool idle = c->st == CONN_HEAD && c->in_n == 0;
-	char *to = direct ? c->body.p + c->body.n : c->in + c->in_n;
-	size_t room = direct ? c->req.length - c->body.n : API_IN - c->in_n;
-
-	if (c->st == CONN_LINGER)
-		to = c->in, room = API_IN;
-	ssize_t n = read(c->fd, to, room);
-	if (n < 0 && errno == EAGAIN)
-		return;
-	if (n <= 0) {
-		conn_close(a, c);
-		return;
-	}
-	if (c->st == CONN_LINGER)
-		return;
-	if (direct)
-		c->body.n += (size_t)n;
-	else
-		c->in_n += (size_t)n;
-	if (idle)
-		loop_timer(a->loop, &c->timer, HEAD_MS);
-	process(a, c);
 }
 
 void api_event(struct api *a, uint32_t id, short revents)
 {
-	struct conn *c = find(a, id);
+	struct conn *c = conn_find(&a->conns, id);
 	if (!c)
 		return;
-	if (c->st == CONN_WAIT) {
-		if (revents & (POLLRDHUP | POLLHUP | POLLERR))
-			conn_close(a, c);
+	if ((c->st == CONN_WAIT || c->st == CONN_STREAM) && (revents & (POLLRDHUP | POLLHUP | POLLERR))) {
+		conn_close(&a->conns, c);
+	} else if (c->st == CONN_STREAM) {
+		(void)conn_push(&a->conns, c); /* what comes next is api_turn's */
 	} else if (c->st == CONN_SEND) {
-		send_out(a, c);
+		conn_send(&a->conns, c);
 		process(a, c);
-	} else {
-		read_more(a, c);
+	} else if (c->st != CONN_WAIT && conn_read(&a->conns, c)) {
+		process(a, c);
 	}
 }
 
-void api_timer(struct api *a, struct timer *t)
+static void beat(struct api *a, struct conn *c)
 {
-	struct conn *c = find(a, t->id);
-	if (!c)
-		return;
-	bool asked = (c->st == CONN_HEAD && c->in_n) || c->st == CONN_BODY;
-	if (!asked) {
-		conn_close(a, c);
+	if (c->stalled) { /* a whole beat long, nobody read */
+		conn_close(&a->conns, c);
 		return;
 	}
-	c->close = true;
-	refuse(a, c, E_TIMEOUT, "the request took too long to arrive");
+	c->stalled = c->out.n > 0;
+	if (c->out.n == 0)
+		buf_str(&c->out, ":\n\n"); /* a comment, which says that we are there */
+	loop_timer(a->loop, &c->timer, CONN_BEAT_MS);
+	(void)conn_push(&a->conns, c);
+}
+
+static void conn_timer(struct api *a, struct conn *c)
+{
+	bool asked = (c->st == CONN_HEAD && c->in_n) || c->st == CONN_BODY;
+	if (c->st == CONN_STREAM) {
+		beat(a, c);
+	} else if (!asked) {
+		conn_close(&a->conns, c);
+	} else {
+		c->close = true;
+		conn_refuse(&a->conns, c, E_TIMEOUT, "the request took too long to arrive");
+	}
 }
 
 void api_drain(struct api *a)
 {
-	a->draining = true;
-	for (size_t i = 0; i < a->conns; i++)
-		if (a->conn[i].st == CONN_HEAD && a->conn[i].in_n == 0)
-			conn_close(a, &a->conn[i]);
+	a->conns.draining = true;
+	for (size_t i = 0; i < a->conns.conns; i++) {
+		struct conn *c = &a->conns.conn[i];
+		if ((c->st == CONN_HEAD && c->in_n == 0) || (c->st == CONN_STREAM && !c->has_job))
+			conn_close(&a->conns, c);
+	}
 }
 
 /* ---- handlers ---- */
@@ -682,7 +560,7 @@ void api_drain(struct api *a)
 static void get_healthz(struct api *a, struct conn *c)
 {
 	buf_str(&c->text, "ok\n");
-	reply_text(a, c, 200, "text/plain", NULL);
+	conn_reply_text(&a->conns, c, 200, "text/plain", NULL);
 }
 
 static const char *isolation(const struct api *a)
@@ -738,7 +616,6 @@ static void put_limits(struct json_writer *w, const struct api *a, const struct 
 	json_close(w);
 }
 
-/* Numbers that nothing counts or limits yet are told as what they are: 0, and 0 is "no limit". */
 static void get_health(struct api *a, struct conn *c)
 {
 	const struct conf_profile *p = conf_profile(a->jobs->profile);
@@ -748,22 +625,24 @@ static void get_health(struct api *a, struct conn *c)
 	json_put_truth(&w, "ok", true);
 	json_put_string(&w, "version", str_of(CONF_VERSION));
 	json_put_number(&w, "uptime_sec", (int64_t)(a->loop->now - a->started_ms) / 1000);
-	json_put_number(&w, "total_execs", (int64_t)a->execs);
-	json_put_number(&w, "blocked_cmds", (int64_t)a->blocked);
+	json_put_number(&w, "total_execs", (int64_t)a->agents->total.execs);
+	json_put_number(&w, "blocked_cmds", (int64_t)a->agents->total.blocked);
 	json_put_string(&w, "profile", str_of(p->name));
 	json_put_number(&w, "profile_id", a->jobs->profile);
 	json_put_string(&w, "isolation", str_of(isolation(a)));
 	put_layers(&w, a);
 	put_enforcement(&w, a);
-	json_put_number(&w, "agents_count", 0);
-	json_put_number(&w, "max_rate_per_agent", 0);
-	json_put_number(&w, "max_rps", 0);
-	json_put_number(&w, "default_token_budget", 0);
+	json_put_number(&w, "agents_count", (int64_t)a->agents->n);
+	json_put_number(&w, "max_rate_per_agent", (int64_t)a->conf->max_rate_per_agent);
+	json_put_number(&w, "max_rps", (int64_t)a->conf->max_rps);
+	json_put_number(&w, "default_token_budget", (int64_t)a->conf->default_token_budget);
 	json_put_truth(&w, "default_credentials", conf_default_credentials(a->conf));
 	put_limits(&w, a, p);
+	json_put_truth(&w, "audit_writable", !a->audit->why[0]);
+	json_put_string(&w, "audit_why", a->audit->why[0] ? str_of(a->audit->why) : (struct str){NULL, 0});
 	json_put_number(&w, "running", (int64_t)a->jobs->running);
 	json_put_number(&w, "warm_cells", (int64_t)job_ready_cells(a->jobs));
-	json_put_number(&w, "bytes_captured", (int64_t)a->bytes_captured);
+	json_put_number(&w, "bytes_captured", (int64_t)a->agents->total.bytes);
 	json_key(&w, "binary_size");
 	char size[24];
 	struct buf b = {size, 0, sizeof size, false};
@@ -773,49 +652,7 @@ static void get_health(struct api *a, struct conn *c)
 	(void)json_string(&w, (struct str){b.p, b.n}); /* ASCII */
 	json_put_number(&w, "binary_bytes", (int64_t)a->binary_bytes);
 	json_put_number(&w, "dependencies", 0);
-	reply_json(a, c, &w, 200, NULL);
-}
-
-/* ---- bodies ---- */
-
-/* A field that is known: JSON_END as its kind takes any. */
-struct field { const char *name; enum json_kind kind; const char *needs; };
-
-/* Reads the body's known fields, each at most once and of its kind. NULL, or the sentence and *e. */
-static const char *read_fields(struct str body, const struct field *known, size_t n, struct json_token *out, enum error *e)
-{
-	struct json_reader r = {.in = body};
-	size_t at;
-
-	*e = E_BAD_JSON;
-	if (json_check(body, &at))
-		return "the body is not valid JSON (RFC 8259)";
-	*e = E_BAD_REQUEST;
-	if (json_next(&r).kind != JSON_OBJECT)
-		return "the body must be a JSON object";
-	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE;) {
-		(void)json_skip(&r, &t); /* checked above */
-		for (size_t f = 0; f < n; f++) {
-			if (!json_is(t.key, known[f].name))
-				continue;
-			if (out[f].kind != JSON_END)
-				return "a field is given twice";
-			if (t.kind != known[f].kind && known[f].kind != JSON_END)
-				return known[f].needs;
-			out[f] = t;
-		}
-	}
-	return NULL;
-}
-
-/* The same for a connection, which is answered when it is false. */
-static bool take_fields(struct api *a, struct conn *c, const struct field *known, size_t n, struct json_token *out)
-{
-	enum error e;
-	const char *why = read_fields((struct str){c->body.p, c->body.n}, known, n, out, &e);
-	if (why)
-		refuse(a, c, e, why);
-	return !why;
+	conn_reply_json(&a->conns, c, &w, 200, NULL);
 }
 
 /* A profile's number or name; CONF_PROFILES for what is none. */
@@ -836,29 +673,27 @@ static void put_list(struct json_writer *w, const struct api *a, enum policy_lis
 	json_close(w);
 }
 
-/* Room for a large reply, which the connection keeps until it is sent; the request's body may be gone
- * then. False: there is none, and that is answered. */
-static bool big_reply(struct api *a, struct conn *c, struct buf *b)
+/* The policy file as it is now is to be saved; the route's saved handler replies. */
+static void save_policy(struct api *a, struct conn *c)
 {
-	if (c->big < 0 && !big_take(a, c)) {
-		refuse(a, c, E_NO_PLACE, "too many large requests at once");
-		return false;
-	}
-	*b = (struct buf){a->big + (size_t)c->big * HTTP_BODY_MAX, 0, HTTP_BODY_MAX, false};
-	return true;
+	if (job_ask(a->jobs, MSG_SAVE, MSG_POLICY, c->id, (struct str){a->policy->file, a->policy->file_n}))
+		conn_wait(&a->conns, c);
+	else
+		c->route->saved(a, c, "the warden can't be asked now");
 }
 
-/* Closes a reply that was written into big_reply's room, and sends it. */
-static void reply_big(struct api *a, struct conn *c, struct json_writer *w)
+static void put_persisted(struct json_writer *w, const char *unsaved)
 {
-	json_close(w);
-	buf_put(w->b, "\n", 1);
-	if (w->b->full)
-		refuse(a, c, E_INTERNAL, "the reply does not fit");
-	else {
-		add_piece(c, PIECE_PLAIN, (struct str){w->b->p, w->b->n});
-		reply(a, c, 200, "application/json", NULL);
-	}
+	json_put_truth(w, "persisted", !*unsaved);
+	if (*unsaved)
+		json_put_string(w, "persisted_why", str_of(unsaved));
+}
+
+/* The profile that an agent's commands have. */
+static uint32_t profile_for(const struct api *a, const struct conn *c)
+{
+	const struct conf_agent *section = conf_agent(a->conf, str_of(c->agent));
+	return section && section->profile >= 0 ? (uint32_t)section->profile : a->jobs->profile;
 }
 
 /* The lists; unsaved: NULL where nothing was to be saved, "" where it was, else why not. */
@@ -867,7 +702,7 @@ static void reply_policy(struct api *a, struct conn *c, const char *unsaved)
 	struct buf b;
 	struct json_writer w = {.b = &b};
 
-	if (!big_reply(a, c, &b))
+	if (!conn_big_reply(&a->conns, c, &b))
 		return;
 	json_open(&w, true);
 	json_put_truth(&w, "ok", true);
@@ -875,25 +710,14 @@ static void reply_policy(struct api *a, struct conn *c, const char *unsaved)
 	put_list(&w, a, POLICY_WHITE, "whitelist");
 	json_put_number(&w, "profile", a->jobs->profile);
 	put_enforcement(&w, a);
-	if (unsaved) {
-		json_put_truth(&w, "persisted", !*unsaved);
-		if (*unsaved)
-			json_put_string(&w, "persisted_why", str_of(unsaved));
-	}
-	reply_big(a, c, &w);
-}
-
-/* Waits for the warden's answer. */
-static void wait_for_wall(struct api *a, struct conn *c)
-{
-	c->st = CONN_WAIT;
-	loop_timer_off(a->loop, &c->timer); /* the warden answers, or is lost and all ends */
-	loop_mod(a->loop, c->slot, POLLRDHUP);
+	if (unsaved)
+		put_persisted(&w, unsaved);
+	conn_reply_big(&a->conns, c, &w);
 }
 
 static void any_policy(struct api *a, struct conn *c)
 {
-	static const struct field known[] = {
+	static const struct json_field known[] = {
 		{"action", JSON_STRING, "'action' must be 'add' or 'remove'"},
 		{"list", JSON_STRING, "'list' must be 'blacklist' or 'whitelist'"},
 		{"pattern", JSON_STRING, "'pattern' must be a string"},
@@ -904,25 +728,24 @@ static void any_policy(struct api *a, struct conn *c)
 		reply_policy(a, c, NULL);
 		return;
 	}
-	if (!take_fields(a, c, known, countof(known), f))
+	if (!conn_fields(&a->conns, c, known, countof(known), f))
 		return;
 	for (size_t i = 0; i < countof(known); i++)
 		if (f[i].kind == JSON_END) {
-			refuse(a, c, E_BAD_REQUEST, known[i].needs);
+			conn_refuse(&a->conns, c, E_BAD_REQUEST, known[i].needs);
 			return;
 		}
+	struct str pattern = json_unescape(f[2].text);
 	bool add = json_is(f[0].text, "add"), black = json_is(f[1].text, "blacklist");
 	const char *wrong = !add && !json_is(f[0].text, "remove") ? known[0].needs : !black && !json_is(f[1].text, "whitelist") ? known[1].needs :
-	                    policy_edit(a->policy, add, black ? POLICY_BLACK : POLICY_WHITE, json_unescape(f[2].text));
+	                    policy_edit(a->policy, add, black ? POLICY_BLACK : POLICY_WHITE, pattern);
 	if (wrong) {
-		refuse(a, c, E_BAD_REQUEST, wrong);
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, wrong);
 		return;
 	}
 	tell_lists(a);
-	if (job_ask(a->jobs, MSG_SAVE, c->id, (struct str){a->policy->file, a->policy->file_n}))
-		wait_for_wall(a, c);
-	else
-		reply_policy(a, c, "the warden can't be asked now");
+	note_change(a, c, add ? black ? "blacklist_add" : "whitelist_add" : black ? "blacklist_remove" : "whitelist_remove", pattern, 0);
+	save_policy(a, c);
 }
 
 static void put_verdict(struct json_writer *w, const struct verdict *v)
@@ -934,34 +757,34 @@ static void put_verdict(struct json_writer *w, const struct verdict *v)
 
 static void post_test(struct api *a, struct conn *c)
 {
-	static const struct field known[] = {
+	static const struct json_field known[] = {
 		{"cmd", JSON_STRING, "'cmd' must be a string"},
 		{"profile", JSON_END, NULL},
 	};
 	static struct verdict v;
 	struct json_token f[countof(known)] = {{.kind = JSON_END}};
-	struct policy_ask ask = {.profile = c->who && c->who->profile >= 0 ? (uint32_t)c->who->profile : a->jobs->profile};
-	static char text[CMD_MAX];
+	struct policy_ask ask = {.profile = profile_for(a, c)};
+	static char text[EXEC_CMD_MAX];
 	struct buf b;
 	struct json_writer w = {.b = &b};
 
-	if (!take_fields(a, c, known, countof(known), f))
+	if (!conn_fields(&a->conns, c, known, countof(known), f))
 		return;
 	if (f[1].kind != JSON_END)
 		ask.profile = profile_of(&f[1]);
 	if (f[0].kind == JSON_END || ask.profile == CONF_PROFILES) {
-		refuse(a, c, E_BAD_REQUEST, f[0].kind == JSON_END ? known[0].needs : "'profile' must be 0, 1, 2, strict, moderate or permissive");
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, f[0].kind == JSON_END ? known[0].needs : "'profile' must be 0, 1, 2, strict, moderate or permissive");
 		return;
 	}
 	ask.text = json_unescape(f[0].text);
-	if (ask.text.n == 0 || ask.text.n > CMD_MAX || memchr(ask.text.p, '\0', ask.text.n)) {
-		refuse(a, c, E_BAD_REQUEST, "'cmd' must have 1 byte to 64 KiB, and no NUL");
+	if (ask.text.n == 0 || ask.text.n > EXEC_CMD_MAX || memchr(ask.text.p, '\0', ask.text.n)) {
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, "'cmd' must have 1 byte to 64 KiB, and no NUL");
 		return;
 	}
 	memcpy(text, ask.text.p, ask.text.n); /* the reply is written over the body */
 	ask.text.p = text;
 	policy_judge(a->policy, &ask, &v);
-	if (!big_reply(a, c, &b))
+	if (!conn_big_reply(&a->conns, c, &b))
 		return;
 	json_open(&w, true);
 	json_put_truth(&w, "ok", true);
@@ -977,48 +800,33 @@ static void post_test(struct api *a, struct conn *c)
 	json_put_truth(&w, "commands_truncated", v.more_names);
 	json_put_truth(&w, "undecidable", v.undecided);
 	json_put_number(&w, "profile", ask.profile);
-	reply_big(a, c, &w);
+	conn_reply_big(&a->conns, c, &w);
 }
 
 static void post_profile(struct api *a, struct conn *c)
 {
-	static const struct field known[] = {{"profile", JSON_END, "'profile' must be 0, 1, 2, strict, moderate or permissive"}};
+	static const struct json_field known[] = {{"profile", JSON_END, "'profile' must be 0, 1, 2, strict, moderate or permissive"}};
 	struct json_token f[1] = {{.kind = JSON_END}};
 	struct json_writer w = {.b = &c->text};
 
-	if (!take_fields(a, c, known, 1, f))
+	if (!conn_fields(&a->conns, c, known, 1, f))
 		return;
 	uint32_t id = profile_of(&f[0]);
 	if (id == CONF_PROFILES) {
-		refuse(a, c, E_BAD_REQUEST, known[0].needs);
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, known[0].needs);
 		return;
 	}
 	const struct conf_profile *p = conf_profile(id);
 	a->conf->profile = id;
 	job_set_profile(a->jobs, id);
+	note_change(a, c, "set_profile", str_of(""), id);
 	json_open(&w, true);
 	json_put_truth(&w, "ok", true);
 	json_put_number(&w, "profile", id);
 	json_put_number(&w, "timeout_ms", timeout_of(a, p));
 	json_put_number(&w, "max_mem_mb", p->memory_mb);
 	json_put_number(&w, "max_cpu_sec", p->cpu_sec);
-	reply_json(a, c, &w, 200, NULL);
-}
-
-enum { NOBODY_WAITS = UINT32_MAX };
-
-void api_reload(struct api *a)
-{
-	if (!job_ask(a->jobs, MSG_FETCH, NOBODY_WAITS, (struct str){NULL, 0}))
-		warn("the policy file can't be read now: the warden does not listen");
-}
-
-static void post_reload(struct api *a, struct conn *c)
-{
-	if (job_ask(a->jobs, MSG_FETCH, c->id, (struct str){NULL, 0}))
-		wait_for_wall(a, c);
-	else
-		refuse(a, c, E_NO_PLACE, "the warden can't be asked now");
+	conn_reply_json(&a->conns, c, &w, 200, NULL);
 }
 
 /* Both parts of the file are checked before either is taken. */
@@ -1057,207 +865,712 @@ static void reply_reload(struct api *a, struct conn *c, bool restart)
 	json_put_number(&w, "whitelist_count", (int64_t)a->policy->count[POLICY_WHITE]);
 	json_put_number(&w, "profile", a->jobs->profile);
 	json_put_truth(&w, "restart_needed", restart); /* for a key that can't change in a running server */
-	reply_json(a, c, &w, 200, NULL);
+	conn_reply_json(&a->conns, c, &w, 200, NULL);
+}
+
+
+/* Commands a minute that an agent may run. */
+static uint64_t rate_limit(const struct api *a, const char *agent)
+{
+	const struct conf_agent *section = conf_agent(a->conf, str_of(agent));
+	return section && section->rate != CONF_UNSET ? (uint64_t)section->rate : a->conf->max_rate_per_agent;
+}
+
+/* ---- agents, budgets, settings ---- */
+
+static void get_agents(struct api *a, struct conn *c)
+{
+	struct buf b;
+	struct json_writer w = {.b = &b};
+	size_t shown = 0;
+
+	if (!conn_big_reply(&a->conns, c, &b))
+		return;
+	json_open(&w, true);
+	json_key(&w, "agents");
+	json_open(&w, false);
+	for (size_t i = 0; i < a->agents->n; i++) {
+		struct agent *who = &a->agents->agent[i];
+		if (c->own_token && strcmp(who->name, c->agent) != 0)
+			continue; /* an agent sees itself */
+		shown++;
+		json_open(&w, true);
+		json_put_string(&w, "name", str_of(who->name));
+		json_put_number(&w, "execs", (int64_t)who->execs);
+		json_put_number(&w, "blocked", (int64_t)who->blocked);
+		json_put_number(&w, "bytes", (int64_t)who->bytes);
+		json_put_number(&w, "rate_1m", agent_rate(who, a->loop->now));
+		json_put_number(&w, "last_active", (int64_t)who->active_s);
+		json_put_number(&w, "tokens_in", (int64_t)who->tokens_in);
+		json_put_number(&w, "tokens_out", (int64_t)who->tokens_out);
+		json_put_number(&w, "tokens_total", (int64_t)(who->tokens_in + who->tokens_out));
+		json_put_number(&w, "token_budget", (int64_t)agent_budget(who, a->conf));
+		json_put_string(&w, "model", str_of(who->model));
+		json_put_number(&w, "running", who->running);
+		json_put_number(&w, "rate_limited", (int64_t)who->rate_limited);
+		json_put_number(&w, "over_budget", (int64_t)who->over_budget);
+		json_put_number(&w, "rate_limit", (int64_t)rate_limit(a, who->name));
+		json_close(&w);
+	}
+	json_close(&w);
+	json_put_number(&w, "count", (int64_t)shown);
+	json_put_number(&w, "max", (int64_t)a->agents->max);
+	json_put_number(&w, "rate_limit", (int64_t)a->conf->max_rate_per_agent);
+	conn_reply_big(&a->conns, c, &w);
+}
+
+static void reply_default_budget(struct api *a, struct conn *c, const char *unsaved)
+{
+	struct json_writer w = {.b = &c->text};
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	json_put_number(&w, "default", (int64_t)a->conf->default_token_budget);
+	put_persisted(&w, unsaved);
+	conn_reply_json(&a->conns, c, &w, 200, NULL);
+}
+
+static void post_budget(struct api *a, struct conn *c)
+{
+	static const struct json_field known[] = {
+		{"agent", JSON_STRING, "'agent' must be an agent's name"},
+		{"max_tokens", JSON_NUMBER, "'max_tokens' must be a whole number, at least 0"},
+		{"default", JSON_NUMBER, "'default' must be a whole number, at least 0"},
+	};
+	struct json_token f[countof(known)] = {{.kind = JSON_END}};
+	struct json_writer w = {.b = &c->text};
+	int64_t v;
+
+	if (!conn_fields(&a->conns, c, known, countof(known), f))
+		return;
+	bool of_agent = f[0].kind != JSON_END, of_all = f[2].kind != JSON_END;
+	const struct json_token *number = &f[of_all ? 2 : 1];
+	struct str name = of_agent ? json_unescape(f[0].text) : str_of("");
+	const char *wrong = of_agent == of_all || of_agent != (f[1].kind != JSON_END) ? "either 'agent' and 'max_tokens' or 'default' are needed" :
+	                    !json_int(number->text, &v) || v < 0 ? known[of_all ? 2 : 1].needs : of_agent && !conf_is_name(name) ? known[0].needs : NULL;
+	if (!wrong && of_all) {
+		a->conf->default_token_budget = (uint64_t)v;
+		wrong = policy_set(a->policy, "default_token_budget", (uint64_t)v);
+	}
+	if (wrong) {
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, wrong);
+		return;
+	}
+	if (of_all) {
+		note_change(a, c, "default_budget", str_of(""), v);
+		save_policy(a, c);
+		return;
+	}
+	uint64_t retry_s;
+	struct agent *who = agent_admit(a->agents, a->conf, name, a->loop->now, &retry_s);
+	if (!who) {
+		conn_refuse_for(&a->conns, c, E_AGENTS, retry_s, "there is no such agent, and no place for one more");
+		return;
+	}
+	who->budget = v;
+	note_change(a, c, "budget", name, v);
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	json_put_string(&w, "agent", name);
+	json_put_number(&w, "max_tokens", v);
+	conn_reply_json(&a->conns, c, &w, 200, NULL);
+}
+
+static const struct { struct json_field f; size_t offset; int64_t max; } settings[] = {
+	{{"max_rate_per_agent", JSON_NUMBER, "'max_rate_per_agent' must be a whole number from 0 to 65535"}, offsetof(struct conf, max_rate_per_agent), 65535},
+	{{"timeout_ms", JSON_NUMBER, "'timeout_ms' must be a whole number from 0 to 86400000"}, offsetof(struct conf, timeout_ms), 86400000},
+	{{"max_rps", JSON_NUMBER, "'max_rps' must be a whole number from 0 to 1000000"}, offsetof(struct conf, max_rps), 1000000},
+};
+
+/* unsaved: NULL where nothing was to be saved. */
+static void reply_settings(struct api *a, struct conn *c, const char *unsaved)
+{
+	struct json_writer w = {.b = &c->text};
+	uint64_t v;
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	for (size_t i = 0; i < countof(settings); i++) {
+		memcpy(&v, (const char *)a->conf + settings[i].offset, sizeof v);
+		json_put_number(&w, settings[i].f.name, (int64_t)v);
+	}
+	if (unsaved)
+		put_persisted(&w, unsaved);
+	conn_reply_json(&a->conns, c, &w, 200, NULL);
+}
+
+static void any_settings(struct api *a, struct conn *c)
+{
+	struct json_field known[countof(settings)];
+	struct json_token f[countof(settings)] = {{.kind = JSON_END}};
+	int64_t v[countof(settings)];
+	size_t given = 0;
+
+	if (c->req.method != HTTP_POST) {
+		reply_settings(a, c, NULL);
+		return;
+	}
+	for (size_t i = 0; i < countof(settings); i++)
+		known[i] = settings[i].f;
+	if (!conn_fields(&a->conns, c, known, countof(known), f))
+		return;
+	for (size_t i = 0; i < countof(settings); i++) {
+		if (f[i].kind == JSON_END)
+			continue;
+		given++;
+		if (!json_int(f[i].text, &v[i]) || v[i] < 0 || v[i] > settings[i].max) {
+			conn_refuse(&a->conns, c, E_BAD_REQUEST, known[i].needs);
+			return;
+		}
+	}
+	if (!given) {
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, "one of 'max_rate_per_agent', 'timeout_ms' and 'max_rps' is needed");
+		return;
+	}
+	const char *wrong = NULL;
+	for (size_t i = 0; i < countof(settings); i++) {
+		if (f[i].kind == JSON_END)
+			continue;
+		uint64_t now = (uint64_t)v[i];
+		memcpy((char *)a->conf + settings[i].offset, &now, sizeof now);
+		note_change(a, c, "set", str_of(known[i].name), v[i]);
+		wrong = wrong ? wrong : policy_set(a->policy, known[i].name, now);
+	}
+	if (wrong)
+		reply_settings(a, c, wrong);
+	else
+		save_policy(a, c);
+}
+
+static void delete_sandbox(struct api *a, struct conn *c)
+{
+	struct json_writer w = {.b = &c->text};
+	audit_clear(a->audit);
+	agent_reset(a->agents);
+	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_RESET, .agent = c->agent, .cmd = str_of("sandbox"), .result = "OK"});
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	json_put_string(&w, "message", str_of("sandbox reset"));
+	conn_reply_json(&a->conns, c, &w, 200, NULL);
+}
+
+/* ---- passwords: one is stretched at a time, a slice a turn ---- */
+
+static void stretch(struct api *a, struct conn *c, enum purpose purpose, struct str password, const struct conf_secret *s)
+{
+	digest(a, password, a->trying);
+	pbkdf2_start(&a->pbkdf2, password, (struct str){(const char *)s->salt, sizeof s->salt}, s->iterations);
+	a->purpose = purpose;
+	a->stretch_for = c->id;
+	loop_timer(a->loop, &a->stretch, 0);
+}
+
+/* The request's password is compared with the stored one; its head is looked at once more when that is done. */
+static void begin_login(struct api *a, struct conn *c)
+{
+	struct str value = c->req.header[HTTP_AUTHORIZATION], word;
+	char plain[256];
+
+	conn_wait(&a->conns, c);
+	c->stretching = true; /* also where another one's is under way */
+	if (a->purpose)
+		return;
+	(void)str_word(&value, &word);
+	(void)str_word(&value, &word); /* credential() has seen that it is base64 with a colon */
+	long n = base64_decode(word, plain);
+	struct str password = {plain, (size_t)n}, user;
+	(void)str_cut(&password, ':', &user);
+	stretch(a, c, STRETCH_LOGIN, password, &a->conf->secret);
+	memset(plain, 0, sizeof plain);
+}
+
+/* Its head is looked at again. */
+static void look_again(struct api *a, struct conn *c)
+{
+	c->stretching = false;
+	c->st = CONN_HEAD;
+	loop_mod(a->loop, c->slot, POLLIN);
+	head_done(a, c);
+	process(a, c);
+}
+
+static void stretch_new(struct api *a, struct conn *c)
+{
+	a->fresh.iterations = ITERATIONS;
+	if (getrandom(a->fresh.salt, sizeof a->fresh.salt, 0) != sizeof a->fresh.salt) {
+		conn_refuse(&a->conns, c, E_INTERNAL, "there is no randomness for the password's salt");
+		return;
+	}
+	stretch(a, c, STRETCH_NEW, (struct str){a->new_password, strlen(a->new_password)}, &a->fresh);
+	memset(a->new_password, 0, sizeof a->new_password);
+}
+
+static void refuse_current(struct api *a, struct conn *c)
+{
+	(void)agent_login_wait(a->agents, c->peer, true, a->loop->now);
+	refused(a, c, AUDIT_AUTH, str_of("change of the password"), "FAILED");
+	conn_refuse(&a->conns, c, E_CAPABILITY, "'current' is not the password");
+}
+
+static void save_password(struct api *a, struct conn *c)
+{
+	char text[256];
+	struct buf b = {text, 0, sizeof text, false};
+
+	memcpy(a->fresh.key, a->pbkdf2.out, sizeof a->fresh.key);
+	conf_write_secret(&a->fresh, &b);
+	if (!job_ask(a->jobs, MSG_SAVE, MSG_PASSWORD, c->id, (struct str){b.p, b.n}))
+		reply_password(a, c, "the warden can't be asked now");
+	memset(text, 0, sizeof text);
+}
+
+static void stretched(struct api *a)
+{
+	struct conn *c = conn_find(&a->conns, a->stretch_for);
+	enum purpose purpose = a->purpose;
+	bool right = str_same_ct((struct str){(char *)a->pbkdf2.out, CONF_KEY}, (struct str){(char *)a->conf->secret.key, CONF_KEY});
+
+	a->purpose = STRETCH_NONE;
+	if (purpose != STRETCH_NEW && right) {
+		memcpy(a->good, a->trying, sizeof a->good);
+		a->good_known = true;
+	}
+	if (c && c->st == CONN_WAIT && purpose == STRETCH_LOGIN) {
+		c->wrong_password = !right;
+		look_again(a, c);
+	} else if (c && c->st == CONN_WAIT && purpose == STRETCH_CURRENT && right) {
+		stretch_new(a, c);
+	} else if (c && c->st == CONN_WAIT && purpose == STRETCH_CURRENT) {
+		refuse_current(a, c);
+		process(a, c);
+	} else if (c && c->st == CONN_WAIT) {
+		save_password(a, c);
+	}
+	memset(&a->pbkdf2, 0, sizeof a->pbkdf2);
+	for (size_t i = 0; i < a->conns.conns && !a->purpose; i++) /* who came meanwhile */
+		if (a->conns.conn[i].st == CONN_WAIT && a->conns.conn[i].stretching)
+			look_again(a, &a->conns.conn[i]);
+}
+
+static void post_password(struct api *a, struct conn *c)
+{
+	static const struct json_field known[] = {
+		{"current", JSON_STRING, "'current' must be the password that is in force"},
+		{"new", JSON_STRING, "'new' must be a password of 8 to 128 bytes, without control characters"},
+	};
+	struct json_token f[countof(known)] = {{.kind = JSON_END}};
+
+	if (!conn_fields(&a->conns, c, known, countof(known), f))
+		return;
+	struct str current = json_unescape(f[0].text), fresh = json_unescape(f[1].text);
+	if (f[0].kind == JSON_END || fresh.n < 8 || fresh.n > 128 || !is_printable(fresh)) {
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, f[0].kind == JSON_END ? known[0].needs : known[1].needs);
+		return;
+	}
+	if (a->purpose) {
+		conn_refuse(&a->conns, c, E_BUSY, "another password is being checked");
+		return;
+	}
+	bool stored = a->conf->secret.iterations, right = stored ? is_good(a, current) : str_same_ct(current, str_of(a->conf->pass));
+	if (!stored && !right) {
+		refuse_current(a, c);
+		return;
+	}
+	memset(a->new_password, 0, sizeof a->new_password);
+	memcpy(a->new_password, fresh.p, fresh.n);
+	conn_wait(&a->conns, c);
+	if (right)
+		stretch_new(a, c);
+	else
+		stretch(a, c, STRETCH_CURRENT, current, &a->conf->secret);
+}
+
+static void reply_password(struct api *a, struct conn *c, const char *unsaved)
+{
+	struct json_writer w = {.b = &c->text};
+	char why[160];
+
+	if (*unsaved) {
+		(void)text_printf(why, sizeof why, "the password was not changed: %s", unsaved);
+		conn_refuse(&a->conns, c, E_INTERNAL, why);
+		return;
+	}
+	a->conf->secret = a->fresh;
+	a->good_known = false;
+	conf_decide(a->conf);
+	for (size_t i = 0; i < a->conns.conns; i++)
+		a->conns.conn[i].known = false; /* all show it anew */
+	note_change(a, c, "set_password", str_of(""), 0);
+	json_open(&w, true);
+	json_put_truth(&w, "ok", true);
+	json_put_truth(&w, "default_credentials", conf_default_credentials(a->conf));
+	conn_reply_json(&a->conns, c, &w, 200, NULL);
+}
+
+/* ---- what happened ---- */
+
+/* The value of a parameter, or .p NULL. */
+static struct str parameter(struct str query, const char *name)
+{
+	struct str pair, key;
+	while (str_cut(&query, '&', &pair))
+		if (str_cut(&pair, '=', &key) && str_eq(key, name))
+			return pair;
+	return (struct str){NULL, 0};
+}
+
+/* Numbers that the query may have; absent ones stay as they are. False: one is wrong, which is answered. */
+static bool numbers(struct api *a, struct conn *c, uint64_t *after, uint64_t *limit)
+{
+	struct str s[] = {parameter(c->req.query, "after"), parameter(c->req.query, "limit"), c->req.header[HTTP_LAST_EVENT_ID]};
+	uint64_t *to[] = {after, limit, after};
+	for (size_t i = 0; i < countof(s); i++)
+		if (s[i].p && !str_uint(s[i], INT64_MAX, to[i])) {
+			conn_refuse(&a->conns, c, E_BAD_REQUEST, "'after', 'limit' and Last-Event-ID are whole numbers");
+			return false;
+		}
+	return true;
+}
+
+static uint64_t oldest_row(const struct audit *u)
+{
+	return u->rows > u->slots ? u->rows - u->slots : 0;
+}
+
+static bool is_shown(const struct conn *c, const struct audit_row *r, struct str agent, uint64_t after)
+{
+	return r && r->seq > after && (!agent.p || str_eq(agent, r->agent)) && (!c->own_token || strcmp(c->agent, r->agent) == 0);
+}
+
+static void get_audit(struct api *a, struct conn *c)
+{
+	struct str agent = parameter(c->req.query, "agent");
+	uint64_t after = 0, limit = a->audit->slots < 256 ? a->audit->slots : 256, first = oldest_row(a->audit), found = 0;
+	char line[2 * AUDIT_CMD_MAX * 4];
+	struct buf b, text = {line, 0, sizeof line, false};
+	struct json_writer w = {.b = &b};
+
+	if (!numbers(a, c, &after, &limit) || !conn_big_reply(&a->conns, c, &b))
+		return;
+	for (uint64_t n = a->audit->rows; n-- > first && found < limit;) /* the newest ones */
+		if (is_shown(c, audit_row(a->audit, n), agent, after) && ++found == limit)
+			first = n;
+	json_open(&w, true);
+	json_key(&w, "entries");
+	json_open(&w, false);
+	for (uint64_t n = first; n < a->audit->rows; n++) {
+		const struct audit_row *r = audit_row(a->audit, n);
+		text.n = 0;
+		if (!limit || !is_shown(c, r, agent, after))
+			continue;
+		audit_text(r, &text);
+		(void)json_string(&w, (struct str){text.p, text.n}); /* what is no UTF-8 shows as U+FFFD */
+	}
+	json_close(&w);
+	json_key(&w, "events");
+	json_open(&w, false);
+	for (uint64_t n = first; n < a->audit->rows; n++)
+		if (limit && is_shown(c, audit_row(a->audit, n), agent, after))
+			audit_json(audit_row(a->audit, n), &w);
+	json_close(&w);
+	conn_reply_big(&a->conns, c, &w);
+}
+
+static void get_export(struct api *a, struct conn *c)
+{
+	if (job_ask(a->jobs, MSG_FETCH, MSG_LOG_READ, c->id, (struct str){NULL, 0}))
+		conn_wait(&a->conns, c);
+	else
+		conn_refuse(&a->conns, c, E_NO_PLACE, "the warden can't be asked now");
+}
+
+/* The log as it is now, as an array: its newlines become commas, but for the last. */
+static void reply_export(struct api *a, struct conn *c, int fd, const char *why)
+{
+	static const char newline = '\n';
+	struct stat st;
+	char text[160], last;
+	int64_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		(void)text_printf(text, sizeof text, "the log can't be read: %s", fd < 0 ? why : strerror(errno));
+		conn_refuse(&a->conns, c, E_AUDIT, text);
+		return;
+	}
+	for (n = st.st_size; n && pread(fd, &last, 1, n - 1) == 1 && last != newline;) /* a line that is being written */
+		n--;
+	c->file = fd;
+	conn_piece(c, PIECE_PLAIN, str_of("["));
+	conn_piece(c, PIECE_FILE, (struct str){NULL, n ? (size_t)n - 1 : 0});
+	conn_piece(c, PIECE_PLAIN, str_of("]\n"));
+	conn_reply(&a->conns, c, 200, "application/json", "Content-Disposition: attachment; filename=\"audit.json\"\r\n");
+}
+
+static void get_events(struct api *a, struct conn *c)
+{
+	uint64_t after = UINT64_MAX, limit;
+	if (!numbers(a, c, &after, &limit))
+		return;
+	if (c->req.method == HTTP_HEAD) {
+		conn_reply(&a->conns, c, 200, "text/event-stream", NULL);
+		return;
+	}
+	c->next = a->audit->rows;
+	if (after != UINT64_MAX) /* where it stopped, as far as the ring goes back */
+		while (c->next > oldest_row(a->audit) && is_shown(c, audit_row(a->audit, c->next - 1), (struct str){NULL, 0}, after))
+			c->next--;
+	conn_wait(&a->conns, c);
+	conn_stream(&a->conns, c);
+	buf_str(&c->out, ":\n\n"); /* so that the client sees at once that it is listening */
+	(void)conn_push(&a->conns, c);
+}
+
+/* One row. False: there is no room for it now. */
+static bool put_event(struct buf *out, const struct audit_row *r)
+{
+	size_t was = out->n;
+	struct json_writer w = {.b = out};
+	buf_printf(out, "id: %llu\nevent: audit\ndata: ", (unsigned long long)r->seq);
+	audit_json(r, &w);
+	buf_str(out, "\n\n");
+	bool fits = !out->full;
+	if (!fits)
+		out->n = was;
+	out->full = false;
+	return fits;
+}
+
+static void pump_events(struct api *a, struct conn *c)
+{
+	if (c->next < oldest_row(a->audit)) {
+		if (c->out.n) { /* it does not read as fast as things happen */
+			conn_close(&a->conns, c);
+			return;
+		}
+		buf_printf(&c->out, "event: lost\ndata: {\"lost\":%llu}\n\n", (unsigned long long)(oldest_row(a->audit) - c->next));
+		c->next = oldest_row(a->audit);
+	}
+	for (; c->next < a->audit->rows; c->next++) {
+		const struct audit_row *r = audit_row(a->audit, c->next);
+		if (is_shown(c, r, (struct str){NULL, 0}, 0) && !put_event(&c->out, r))
+			break;
+	}
+	(void)conn_push(&a->conns, c);
+}
+
+static void put_metric(struct buf *b, const char *name, const char *type, const char *help, uint64_t v)
+{
+	buf_printf(b, "# HELP omniarena_%s %s\n# TYPE omniarena_%s %s\nomniarena_%s %llu\n", name, help, name, type, name, (unsigned long long)v);
+}
+
+/* Seconds with six places behind the point. */
+static void put_seconds(struct buf *b, uint64_t us)
+{
+	buf_printf(b, "%llu.", (unsigned long long)(us / 1000000));
+	for (uint64_t top = 100000; top > us % 1000000 && top > 1; top /= 10)
+		buf_str(b, "0");
+	buf_printf(b, "%llu", (unsigned long long)(us % 1000000));
+}
+
+static void put_histogram(struct buf *b, const struct totals *t)
+{
+	static const char name[] = "omniarena_exec_duration_seconds";
+	uint64_t n = 0;
+	buf_printf(b, "# HELP %s How long commands took, since the start.\n# TYPE %s histogram\n", name, name);
+	for (size_t i = 0; i <= AGENT_BUCKETS; i++) {
+		n += t->took[i];
+		buf_printf(b, "%s_bucket{le=\"", name);
+		if (i < AGENT_BUCKETS)
+			put_seconds(b, (uint64_t)agent_bucket_ms[i] * 1000);
+		else
+			buf_str(b, "+Inf");
+		buf_printf(b, "\"} %llu\n", (unsigned long long)n);
+	}
+	buf_printf(b, "%s_sum ", name);
+	put_seconds(b, t->took_us);
+	buf_printf(b, "\n%s_count %llu\n", name, (unsigned long long)n);
+}
+
+/* Names and types as prometheus.io's "metric and label naming" has them. */
+static void get_metrics(struct api *a, struct conn *c)
+{
+	const struct totals *t = &a->agents->total;
+	const struct { const char *name, *type, *help; uint64_t v; } plain[] = {
+		{"execs_total", "counter", "Commands that ran.", t->execs},
+		{"blocked_total", "counter", "Commands that the policy refused.", t->blocked},
+		{"rate_limited_total", "counter", "Requests refused for their rate or for want of a place.", t->rate_limited},
+		{"over_budget_total", "counter", "Commands refused for their agent's token budget.", t->over_budget},
+		{"auth_failures_total", "counter", "Requests with wrong credentials.", t->auth_failures},
+		{"timeouts_total", "counter", "Commands ended by their time limit.", t->timeouts},
+		{"captured_bytes_total", "counter", "Bytes of output that were kept.", t->bytes},
+		{"audit_lost_total", "counter", "Events that found no room while the log could not be written.", a->audit->lost},
+		{"audit_writable", "gauge", "1 while the log can be written.", !a->audit->why[0]},
+		{"running", "gauge", "Commands that run.", a->jobs->running},
+		{"queued", "gauge", "Commands that wait for a jail.", a->jobs->queued},
+		{"warm_cells", "gauge", "Jails that are ready.", job_ready_cells(a->jobs)},
+		{"connections", "gauge", "Open connections.", a->conns.open},
+		{"agents", "gauge", "Known agents.", a->agents->n},
+		{"start_time_seconds", "gauge", "Unix time of the start.", a->started_s},
+	};
+	static const struct { const char *name, *help; size_t offset; } each[] = {
+		{"agent_execs_total", "Commands of an agent that ran.", offsetof(struct agent, execs)},
+		{"agent_blocked_total", "Commands of an agent that the policy refused.", offsetof(struct agent, blocked)},
+		{"agent_rate_limited_total", "Requests of an agent refused for their rate.", offsetof(struct agent, rate_limited)},
+		{"agent_over_budget_total", "Commands of an agent refused for its token budget.", offsetof(struct agent, over_budget)},
+		{"agent_captured_bytes_total", "Bytes of output of an agent's commands.", offsetof(struct agent, bytes)},
+		{"agent_tokens_in_total", "Tokens that an agent says it read.", offsetof(struct agent, tokens_in)},
+		{"agent_tokens_out_total", "Tokens that an agent says it wrote.", offsetof(struct agent, tokens_out)},
+	};
+	struct buf b;
+
+	if (!conn_big_reply(&a->conns, c, &b))
+		return;
+	buf_str(&b, "# HELP omniarena_build_info The version.\n# TYPE omniarena_build_info gauge\nomniarena_build_info{version=\"" CONF_VERSION "\"} 1\n");
+	for (size_t i = 0; i < countof(plain); i++)
+		put_metric(&b, plain[i].name, plain[i].type, plain[i].help, plain[i].v);
+	for (size_t i = 0; i < countof(each); i++) {
+		buf_printf(&b, "# HELP omniarena_%s %s\n# TYPE omniarena_%s counter\n", each[i].name, each[i].help, each[i].name);
+		for (size_t k = 0; k < a->agents->n; k++) {
+			uint64_t v;
+			memcpy(&v, (const char *)&a->agents->agent[k] + each[i].offset, sizeof v);
+			buf_printf(&b, "omniarena_%s{agent=\"%s\"} %llu\n", each[i].name, a->agents->agent[k].name, (unsigned long long)v);
+		}
+	}
+	put_histogram(&b, t);
+	conn_piece(c, PIECE_PLAIN, (struct str){b.p, b.n});
+	conn_reply(&a->conns, c, 200, "text/plain; version=0.0.4; charset=utf-8", NULL);
+}
+
+/* ---- the warden's answers ---- */
+
+void api_reload(struct api *a)
+{
+	if (!job_ask(a->jobs, MSG_FETCH, MSG_FETCH_POLICY, NOBODY_WAITS, (struct str){NULL, 0}))
+		warn("the policy file can't be read now: the warden does not listen");
+	a->audit->want = AUDIT_OPEN;
+}
+
+static void post_reload(struct api *a, struct conn *c)
+{
+	if (job_ask(a->jobs, MSG_FETCH, MSG_FETCH_POLICY, c->id, (struct str){NULL, 0}))
+		conn_wait(&a->conns, c);
+	else
+		conn_refuse(&a->conns, c, E_NO_PLACE, "the warden can't be asked now");
+}
+
+/* An opened log is the audit's; what was cut off its end is told in it. */
+static void take_log(struct api *a, int fd, const char *why)
+{
+	audit_take(a->audit, fd, why);
+	if (fd < 0 || !*why)
+		return;
+	warn("%s: %s", a->conf->audit_log, why);
+	api_note(a, AUDIT_CONFIG, why);
+}
+
+static void take_saved(struct api *a, struct conn *c, uint32_t what, const char *why)
+{
+	if (what == MSG_STATE && *why && !a->state_told)
+		warn("the counters can't be saved: %s", why);
+	if (what == MSG_STATE)
+		a->state_told = *why;
+	else if (c && c->route->saved)
+		c->route->saved(a, c, why);
+}
+
+static void take_reloaded(struct api *a, struct conn *c, int fd, const char *missing)
+{
+	bool restart;
+	char why[256] = "";
+	bool ok = take_policy(a, fd, missing, &restart, why, sizeof why);
+
+	if (ok)
+		api_note(a, AUDIT_CONFIG, "policy_reload");
+	if (!c || !ok)
+		warn("%s", ok ? "the policy file was read anew" : why);
+	if (c && ok)
+		reply_reload(a, c, restart);
+	else if (c)
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, why);
 }
 
 void api_wall_answer(struct api *a)
 {
-	struct conn *c = find(a, a->jobs->answer.id);
-	bool fetched = a->jobs->answer.type == MSG_FETCHED, restart = false, ok = true;
-	char why[256] = "";
+	struct conn *c = conn_find(&a->conns, a->jobs->answer.id);
+	uint32_t what = a->jobs->answer.what;
+	int fd = a->jobs->answer.fd;
+	char why[sizeof a->jobs->answer.why];
 
-	if (fetched)
-		ok = take_policy(a, a->jobs->answer.fd, a->jobs->answer.why, &restart, why, sizeof why);
-	if (a->jobs->answer.fd >= 0)
-		(void)close(a->jobs->answer.fd); /* read only */
+	memcpy(why, a->jobs->answer.why, sizeof why);
+	if (c && (c->st != CONN_WAIT || c->has_job))
+		c = NULL;
 	a->jobs->answer.fd = -1;
+	bool saved = a->jobs->answer.type == MSG_SAVED;
 	a->jobs->answer.type = 0;
-	if (fetched && (!c || !ok))
-		warn("%s", ok ? "the policy file was read anew" : why);
-	if (!c || c->st != CONN_WAIT || c->has_job)
-		return;
-	if (!fetched)
-		reply_policy(a, c, a->jobs->answer.why);
-	else if (ok)
-		reply_reload(a, c, restart);
-	else
-		refuse(a, c, E_BAD_REQUEST, why);
-	process(a, c); /* what was pipelined behind it */
+	if (saved) {
+		take_saved(a, c, what, why);
+	} else if (what == MSG_LOG_OPEN || what == MSG_LOG_ROTATE) {
+		take_log(a, fd, why);
+		fd = -1;
+	} else if (what == MSG_LOG_READ && c) {
+		reply_export(a, c, fd, why);
+		fd = -1;
+	} else if (what == MSG_FETCH_POLICY) {
+		take_reloaded(a, c, fd, why);
+	}
+	if (fd >= 0)
+		(void)close(fd); /* read only */
+	if (c)
+		process(a, c); /* what was pipelined behind it */
+}
+
+void api_save(struct api *a)
+{
+	static char text[MSG_ASK_MAX];
+	struct buf b = {text, 0, sizeof text, false};
+
+	agent_save(a->agents, &a->audit->last, &b);
+	if (b.full || !job_ask(a->jobs, MSG_SAVE, MSG_STATE, NOBODY_WAITS, (struct str){b.p, b.n}))
+		return; /* the next second asks again */
+	a->agents->changed = false;
+}
+
+static void tick(struct api *a)
+{
+	a->ticked_ms = a->loop->now;
+	audit_tick(a->audit);
+	if (a->agents->changed)
+		api_save(a);
+}
+
+void api_timer(struct api *a, struct timer *t)
+{
+	struct conn *c;
+	if (t->kind == API_TICK)
+		tick(a);
+	else if (t->kind == API_STRETCH && !pbkdf2_go(&a->pbkdf2, SLICE))
+		loop_timer(a->loop, &a->stretch, 0);
+	else if (t->kind == API_STRETCH)
+		stretched(a);
+	else if ((c = conn_find(&a->conns, t->id)))
+		conn_timer(a, c);
 }
 
 /* ---- exec ---- */
 
-enum exec_field { F_CMD, F_ARGV, F_STDIN, F_ENV, F_CWD, F_TIMEOUT, F_ENCODING, F_ALLOW, F_PUT_FILES, F_GET_FILES, FIELDS };
-static const struct field fields[FIELDS] = {
-	[F_CMD] = {"cmd", JSON_STRING, "'cmd' must be a string"},
-	[F_ARGV] = {"argv", JSON_ARRAY, "'argv' must be an array of strings"},
-	[F_STDIN] = {"stdin", JSON_STRING, "'stdin' must be a string"},
-	[F_ENV] = {"env", JSON_OBJECT, "'env' must be an object of strings"},
-	[F_CWD] = {"cwd", JSON_STRING, "'cwd' must be a string"},
-	[F_TIMEOUT] = {"timeout_ms", JSON_NUMBER, "'timeout_ms' must be a whole number of milliseconds, at least 1"},
-	[F_ENCODING] = {"encoding", JSON_STRING, "'encoding' must be 'utf8' or 'base64'"},
-	[F_ALLOW] = {"allow", JSON_ARRAY, "'allow' must be an array of programs' names, without folders"},
-	/* known, asked for, and not to be passed over in silence: what they promise is not kept yet */
-	[F_PUT_FILES] = {"put_files", JSON_END, NULL}, [F_GET_FILES] = {"get_files", JSON_END, NULL},
-};
-
-struct request { struct json_token field[FIELDS]; bool base64; };
-
-static bool has_nul(struct str s)
-{
-	return s.n && memchr(s.p, '\0', s.n);
-}
-
-static const char *put_word(struct job *j, struct str s)
-{
-	if (has_nul(s))
-		return "a NUL character can't be passed to a program";
-	buf_put(&j->text, s.p, s.n);
-	buf_put(&j->text, "", 1);
-	return NULL;
-}
-
-static const char *put_argv(struct job *j, const struct request *rq)
-{
-	const struct json_token *cmd = &rq->field[F_CMD], *argv = &rq->field[F_ARGV];
-	struct json_reader r = {.in = argv->text};
-	const char *why = NULL;
-
-	if ((cmd->kind == JSON_END) == (argv->kind == JSON_END))
-		return "exactly one of 'cmd' and 'argv' is needed";
-	if (cmd->kind != JSON_END) {
-		struct str s = json_unescape(cmd->text);
-		if (s.n == 0 || s.n > CMD_MAX)
-			return s.n ? "'cmd' is longer than 64 KiB" : "'cmd' is empty";
-		j->head.argc = 3;
-		(void)put_word(j, str_of("/bin/sh")); /* no NUL in these */
-		(void)put_word(j, str_of("-c"));
-		return put_word(j, s);
-	}
-	(void)json_next(&r);
-	for (struct json_token t; !why && (t = json_next(&r)).kind != JSON_CLOSE; j->head.argc++) {
-		if (t.kind != JSON_STRING || j->head.argc == MSG_WORDS_MAX)
-			return fields[F_ARGV].needs;
-		struct str s = json_unescape(t.text);
-		if (j->head.argc == 0 && s.n == 0)
-			return "the program's name in 'argv' is empty";
-		why = put_word(j, s);
-	}
-	return why ? why : j->head.argc ? NULL : "'argv' is empty";
-}
-
-static const char *put_env(struct job *j, const struct request *rq)
-{
-	struct json_reader r = {.in = rq->field[F_ENV].text};
-
-	if (rq->field[F_ENV].kind == JSON_END)
-		return NULL;
-	(void)json_next(&r);
-	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE; j->head.envc++) {
-		struct str name = json_unescape(t.key), value = json_unescape(t.text);
-		if (t.kind != JSON_STRING || j->head.argc + j->head.envc >= MSG_WORDS_MAX)
-			return fields[F_ENV].needs;
-		if (name.n == 0 || memchr(name.p, '=', name.n))
-			return "a name in 'env' is empty or has a '='";
-		if (has_nul(name) || has_nul(value))
-			return "a NUL character can't be passed to a program";
-		buf_put(&j->text, name.p, name.n);
-		buf_put(&j->text, "=", 1);
-		(void)put_word(j, value); /* checked */
-	}
-	return NULL;
-}
-
-/* The only programs that may run. */
-static const char *put_allow(struct job *j, const struct request *rq)
-{
-	struct json_reader r = {.in = rq->field[F_ALLOW].text};
-
-	j->head.restricted = rq->field[F_ALLOW].kind != JSON_END;
-	if (!j->head.restricted)
-		return NULL;
-	(void)json_next(&r);
-	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE; j->head.allowc++) {
-		struct str name = json_unescape(t.text);
-		if (t.kind != JSON_STRING || j->head.allowc == POLICY_NAMES || name.n == 0 || name.n > MSG_NAME_MAX ||
-		    memchr(name.p, '/', name.n) || str_eq(name, ".") || str_eq(name, ".."))
-			return fields[F_ALLOW].needs;
-		if (put_word(j, name))
-			return fields[F_ALLOW].needs;
-	}
-	return NULL;
-}
-
-/* Fills the job from the request: NULL, or what is wrong with it. */
-static const char *fill_job(struct api *a, struct job *j, struct request *rq)
-{
-	const struct conf_profile *p = conf_profile(j->profile);
-	uint32_t most = timeout_of(a, p);
-	struct json_token *f = rq->field;
-	struct str cwd = f[F_CWD].kind == JSON_END ? str_of("") : json_unescape(f[F_CWD].text);
-	const char *why;
-	int64_t ms = most;
-
-	if (cwd.n > CWD_MAX)
-		return "'cwd' is too long";
-	if (f[F_CWD].kind != JSON_END && cwd.n == 0)
-		return "'cwd' is empty";
-	if (f[F_TIMEOUT].kind != JSON_END && (!json_int(f[F_TIMEOUT].text, &ms) || ms < 1))
-		return fields[F_TIMEOUT].needs;
-	j->timeout_ms = ms < most ? (uint32_t)ms : most;
-	if (f[F_ENCODING].kind != JSON_END) {
-		rq->base64 = json_is(f[F_ENCODING].text, "base64");
-		if (!rq->base64 && !json_is(f[F_ENCODING].text, "utf8"))
-			return fields[F_ENCODING].needs;
-	}
-	if ((why = put_word(j, cwd)) || (why = put_argv(j, rq)) || (why = put_env(j, rq)) || (why = put_allow(j, rq)))
-		return why;
-	if (f[F_STDIN].kind != JSON_END)
-		j->stdin_data = json_unescape(f[F_STDIN].text);
-	return NULL;
-}
-
-/* The next n of the strings in a job's text, as slices. */
-static struct str *slices(const char **text, uint32_t n, struct str *out)
-{
-	for (uint32_t i = 0; i < n; i++, *text += out[i - 1].n + 1)
-		out[i] = str_of(*text);
-	return out;
-}
-
-/* Judges what the job is going to run. */
-static void judge_job(struct api *a, const struct job *j, bool shell, struct verdict *v)
-{
-	static struct str argv[MSG_WORDS_MAX], env[MSG_WORDS_MAX], allow[POLICY_NAMES];
-	const char *text = j->text.p + strlen(j->text.p) + 1; /* behind the folder */
-	struct policy_ask ask = {.profile = j->profile, .restricted = j->head.restricted, .allows = j->head.allowc};
-
-	(void)slices(&text, j->head.argc, argv);
-	(void)slices(&text, j->head.envc, env);
-	ask.allow = slices(&text, j->head.allowc, allow);
-	if (shell)
-		ask.text = argv[2];
-	else
-		ask.argv = argv, ask.argc = j->head.argc;
-	policy_judge(a->policy, &ask, v);
-	for (size_t i = 0; i < j->head.envc && v->code == POLICY_OK && (j->profile == CONF_STRICT || j->head.restricted); i++) {
-		struct str rest = env[i], name;
-		if (str_cut(&rest, '=', &name) && policy_is_run_by_shells(name)) {
-			v->code = POLICY_NOT_WHITELISTED;
-			v->why = "a shell runs what this variable of 'env' holds";
-		}
-	}
-}
-
-static void refuse_blocked(struct api *a, struct conn *c, const struct verdict *v)
+static void refuse_blocked(struct api *a, struct conn *c, struct agent *who, const struct job *j, const struct verdict *v)
 {
 	static const char *const texts[] = {
 		[POLICY_OK] = "", [POLICY_BLACKLISTED] = "command blocked by blacklist", [POLICY_NOT_WHITELISTED] = "command blocked by whitelist",
 		[POLICY_SYNTAX] = "command blocked: its syntax can't be read with certainty",
 	};
+	static const char *const results[] = {[POLICY_BLACKLISTED] = "BLACKLIST", [POLICY_NOT_WHITELISTED] = "WHITELIST", [POLICY_SYNTAX] = "SYNTAX"};
 	struct json_writer w = {.b = &c->text};
+	struct audit_event e = {.kind = AUDIT_BLOCK, .result = results[v->code], .rule = v->rule, .program = v->program};
 
-	a->blocked++;
+	who->blocked++;
+	a->agents->total.blocked++;
+	a->agents->changed = true;
+	job_name_words(j, &e);
+	(void)audit_put(a->audit, &e);
 	json_open(&w, true);
 	json_put_truth(&w, "ok", false);
 	json_put_string(&w, "error", str_of(texts[v->code]));
@@ -1272,188 +1585,303 @@ static void refuse_blocked(struct api *a, struct conn *c, const struct verdict *
 				(void)json_string(&w, a->policy->rule[i].text), n++;
 		json_close(&w);
 	}
-	reply_json(a, c, &w, 403, NULL);
+	conn_reply_json(&a->conns, c, &w, 403, NULL);
+}
+
+/* What is to be run, for events about a request that is not judged. */
+static struct str command_of(const struct exec *x)
+{
+	return x->field[F_CMD].kind != JSON_END ? json_unescape(x->field[F_CMD].text) : x->field[F_ARGV].text;
+}
+
+/* Rate and budget. False: it is answered. */
+static bool may_run(struct api *a, struct conn *c, struct agent *who, const struct exec *x)
+{
+	uint64_t wait_s = agent_take(who, rate_limit(a, who->name), a->loop->now), budget = agent_budget(who, a->conf);
+
+	if (wait_s) {
+		who->rate_limited++;
+		a->agents->total.rate_limited++;
+		refused(a, c, AUDIT_RATE, command_of(x), "RATE_LIMIT");
+		conn_refuse_for(&a->conns, c, E_RATE, wait_s, "too many commands a minute for this agent (max_rate_per_agent)");
+		return false;
+	}
+	if (budget == 0 || who->tokens_in + who->tokens_out < budget)
+		return true;
+	who->over_budget++;
+	a->agents->total.over_budget++;
+	refused(a, c, AUDIT_BUDGET, command_of(x), "OVER_BUDGET");
+	conn_refuse(&a->conns, c, E_BUDGET, "this agent's token budget is spent");
+	return false;
+}
+
+static struct agent *read_exec(struct api *a, struct conn *c, struct exec *x)
+{
+	struct str body = {c->body.p, c->body.n};
+	struct agent *who;
+	const char *why;
+	size_t at;
+
+	if (json_check(body, &at)) {
+		conn_refuse(&a->conns, c, E_BAD_JSON, "the body is not valid JSON (RFC 8259)");
+		return NULL;
+	}
+	why = exec_read(x, body);
+	if (!why && !(who = register_agent(a, c)))
+		return NULL;
+	if (!why && (x->model.p || x->tokens[0] >= 0 || x->tokens[1] >= 0)) {
+		why = spend(a, who, x->model, x->tokens);
+	} else if (!why) {
+		why = spend_headers(a, c, who);
+	}
+	if (why)
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, why);
+	return why ? NULL : who;
+}
+
+/* j: the job that found no place in time, or NULL */
+static void refuse_busy(struct api *a, struct conn *c, struct agent *who, const struct exec *x, const struct job *j)
+{
+	struct audit_event e = {.kind = AUDIT_RATE, .agent = who->name, .result = "BUSY"};
+	if (j)
+		job_name_words(j, &e);
+	else
+		e.cmd = command_of(x);
+	(void)audit_put(a->audit, &e);
+	who->rate_limited++;
+	a->agents->total.rate_limited++;
+	a->agents->changed = true;
+	conn_refuse(&a->conns, c, E_BUSY, "too many commands are running; none ended within 2 s");
+}
+
+static void refuse_unlogged(struct api *a, struct conn *c)
+{
+	char why[192];
+	(void)text_printf(why, sizeof why, "the audit log can't be written, and nothing runs without it: %s", a->audit->why); /* fits */
+	conn_refuse(&a->conns, c, E_AUDIT, why);
+}
+
+/* Whether a list of media types has the one for event streams (RFC 9110 section 12.5.1). */
+static bool accepts_stream(struct str accept)
+{
+	for (struct str item, type; str_next(&accept, &item);)
+		if (str_cut(&item, ';', &type) && str_ieq(type, "text/event-stream"))
+			return true;
+	return false;
 }
 
 static void post_exec(struct api *a, struct conn *c)
 {
-	struct request rq = {.base64 = false};
 	static struct verdict v;
+	struct exec x;
+	struct agent *who = read_exec(a, c, &x);
+	struct job *j;
 	const char *why;
 
-	if (!take_fields(a, c, fields, FIELDS, rq.field))
+	if (!who || !may_run(a, c, who, &x))
 		return;
-	if (rq.field[F_PUT_FILES].kind != JSON_END || rq.field[F_GET_FILES].kind != JSON_END) {
-		refuse(a, c, E_NOT_IMPLEMENTED, "'put_files' and 'get_files' are not implemented yet");
-		return;
-	}
-	if (a->draining) {
-		refuse(a, c, E_DRAINING, "the server is shutting down");
+	if (a->conns.draining) {
+		conn_refuse(&a->conns, c, E_DRAINING, "the server is shutting down");
 		return;
 	}
-	struct job *j = job_new(a->jobs, c->id);
-	if (!j) {
-		refuse(a, c, E_BUSY, "too many commands are running and waiting");
+	if (!(j = job_new(a->jobs, c->id, who))) {
+		refuse_busy(a, c, who, &x, NULL);
 		return;
 	}
-	if (c->who && c->who->profile >= 0)
-		j->profile = (uint32_t)c->who->profile;
-	why = fill_job(a, j, &rq);
+	j->profile = profile_for(a, c);
+	why = exec_fill(&x, j, timeout_of(a, conf_profile(j->profile)));
 	if (why || j->text.full) {
 		bool full = j->text.full && !why;
 		job_drop(a->jobs, j);
-		refuse(a, c, full ? E_TOO_LARGE : E_BAD_REQUEST, full ? "'argv', 'env' and 'allow' together are larger than 128 KiB" : why);
+		conn_refuse(&a->conns, c, full ? E_TOO_LARGE : E_BAD_REQUEST, full ? "'argv', 'env' and 'allow' together are larger than 128 KiB" : why);
 		return;
 	}
-	judge_job(a, j, rq.field[F_CMD].kind != JSON_END, &v);
+	exec_judge(a->policy, j, &v);
+	j->would = v.would != POLICY_OK ? policy_code_name(v.would) : NULL;
 	if (v.code != POLICY_OK) {
-		refuse_blocked(a, c, &v); /* what it names is in the job's text */
+		refuse_blocked(a, c, who, j, &v); /* what it names is in the job's text */
 		job_drop(a->jobs, j);
 		return;
 	}
 	if (a->conf->require_isolation == CONF_KERNEL && strcmp(isolation(a), "kernel") != 0) {
 		job_drop(a->jobs, j);
-		refuse(a, c, E_ISOLATION, "this host gives no kernel isolation, and require_isolation asks for it");
+		conn_refuse(&a->conns, c, E_ISOLATION, "this host gives no kernel isolation, and require_isolation asks for it");
 		return;
 	}
-	j->base64 = rq.base64;
+	if (!audit_ready(a->audit)) {
+		job_drop(a->jobs, j);
+		refuse_unlogged(a, c);
+		return;
+	}
 	c->job = j->id;
 	c->has_job = true;
-	c->st = CONN_WAIT;
-	loop_timer_off(a->loop, &c->timer); /* the job has its own */
-	loop_mod(a->loop, c->slot, POLLRDHUP);
+	c->streaming = accepts_stream(c->req.header[HTTP_ACCEPT]);
+	a->conns.streams += c->streaming;
+	conn_wait(&a->conns, c);
 	job_start(a->jobs, j);
 }
 
-static const char *signal_name(int sig, char out[8])
+/* The object's end, behind both streams: into the job's own room, and pieces of it. */
+static void add_rest(struct conn *c, struct job *j, struct json_writer *w, bool out_lossy, bool err_lossy, const char *end)
 {
-	/* the numbers that x86_64 and aarch64 share, signal(7) */
-	static const char names[][8] = {
-		"", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-		"TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-		"WINCH", "IO", "PWR", "SYS",
-	};
-	struct buf b = {out, 0, 8, false};
-	buf_str(&b, "SIG");
-	if (sig > 0 && (size_t)sig < countof(names) && strlen(names[sig]) < 5)
-		buf_str(&b, names[sig]);
-	else
-		buf_uint(&b, (uint64_t)sig);
-	out[b.n] = '\0';
-	return out;
-}
+	size_t from = j->tail.n;
 
-static void put_files(struct json_writer *w, const struct job *j)
-{
-	static struct str names[MSG_FILES_MAX];
-	size_t n = 0, at = 0;
-
-	for (; j->has_result && n < j->res.files; at += names[n++].n + 1)
-		names[n] = str_of(j->files.p + at);
-	/* in order, so that the same files give the same reply: few and short, so insertion does */
-	for (size_t i = 1; i < n; i++) {
-		struct str s = names[i];
-		size_t k = i;
-		for (; k && strcmp(names[k - 1].p, s.p) > 0; k--)
-			names[k] = names[k - 1];
-		names[k] = s;
-	}
-	json_key(w, "files");
-	json_open(w, false);
-	for (size_t i = 0; i < n; i++)
-		(void)json_string(w, names[i]); /* a name that is not UTF-8 shows as U+FFFD */
-	json_close(w);
-}
-
-static void put_usage(struct json_writer *w, const struct job *j)
-{
-	json_key(w, "usage");
-	if (!j->has_result) {
-		json_null(w); /* nobody was left to tell */
+	exec_put_rest(w, j, out_lossy, err_lossy);
+	if (!j->wants && !j->want_all) {
+		json_close(w);
+		buf_str(&j->tail, end);
+		conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
 		return;
 	}
-	json_open(w, true);
-	json_put_number(w, "cpu_ms", (int64_t)(j->res.cpu_us / 1000));
-	json_put_number(w, "max_rss_kb", (int64_t)j->res.max_rss_kb);
-	json_put_number(w, "read_bytes", (int64_t)j->res.read_bytes);
-	json_put_number(w, "write_bytes", (int64_t)j->res.write_bytes);
+	json_key(w, "contents");
+	json_elsewhere(w);
+	buf_str(&j->tail, "{");
+	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
+	conn_piece(c, PIECE_PLAIN, (struct str){j->contents.p, j->contents.n});
+	from = j->tail.n;
+	buf_str(&j->tail, "}");
+	json_key(w, "contents_absent");
+	json_elsewhere(w);
+	buf_str(&j->tail, "[");
+	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
+	conn_piece(c, PIECE_PLAIN, (struct str){j->absent.p, j->absent.n});
+	from = j->tail.n;
+	buf_str(&j->tail, "]");
 	json_close(w);
+	buf_str(&j->tail, end);
+	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
 }
 
-/* Everything behind the two streams, which are pieces of their own. */
-static void put_rest(struct json_writer *w, const struct job *j, bool out_lossy, bool err_lossy)
+static void begin_result(struct json_writer *w, const struct job *j)
 {
-	bool timed_out = j->outcome == JOB_TIMED_OUT;
-	bool killed = !timed_out && WIFSIGNALED(j->res.status);
-	char name[8];
+	char why[64];
 
-	json_put_number(w, "exit_code", timed_out ? 124 : killed ? 128 + WTERMSIG(j->res.status) : WEXITSTATUS(j->res.status));
-	json_put_number(w, "duration_ms", (int64_t)(j->end_us - j->start_us + 500) / 1000);
-	put_files(w, j);
-	json_put_truth(w, "files_truncated", j->has_result && j->res.files_truncated);
-	json_put_truth(w, "timed_out", timed_out);
-	json_put_string(w, "signal", killed ? str_of(signal_name(WTERMSIG(j->res.status), name)) : (struct str){NULL, 0});
-	json_put_number(w, "stdout_bytes", (int64_t)j->out_bytes);
-	json_put_number(w, "stderr_bytes", (int64_t)j->err_bytes);
-	json_put_truth(w, "stdout_truncated", j->out_bytes > j->out.n);
-	json_put_truth(w, "stderr_truncated", j->err_bytes > j->err.n);
-	json_put_truth(w, "stdout_lossy", out_lossy);
-	json_put_truth(w, "stderr_lossy", err_lossy);
-	json_put_truth(w, "oom", j->has_result && j->res.oom);
-	put_usage(w, j);
+	json_open(w, true);
+	json_put_truth(w, "ok", j->outcome == JOB_RAN);
+	if (j->outcome == JOB_TIMED_OUT) {
+		(void)text_printf(why, sizeof why, "timeout after %u ms", j->timeout_ms); /* fits */
+		json_put_string(w, "error", str_of(why));
+	}
+	if (j->would)
+		json_put_string(w, "would_block", str_of(j->would));
 }
 
 static void reply_result(struct api *a, struct conn *c, struct job *j)
 {
 	struct json_writer w = {.b = &c->text};
-	struct piece out = {j->base64 ? PIECE_BASE64 : PIECE_JSON, {j->out.p, j->out.n}};
-	struct piece err = {out.kind, {j->err.p, j->err.n}};
+	struct str out = {j->out.p, j->out.n}, err = {j->err.p, j->err.n};
+	int kind = j->base64 ? PIECE_BASE64 : PIECE_JSON;
 	bool out_lossy = false, err_lossy = false;
-	char why[64];
-	struct buf b = {why, 0, sizeof why, false};
 
-	a->execs++;
-	a->bytes_captured += j->out.n + j->err.n;
-	(void)piece_len(&out, &out_lossy);
-	(void)piece_len(&err, &err_lossy);
-	json_open(&w, true);
-	json_put_truth(&w, "ok", j->outcome == JOB_RAN);
-	if (j->outcome == JOB_TIMED_OUT) {
-		buf_str(&b, "timeout after ");
-		buf_uint(&b, j->timeout_ms);
-		buf_str(&b, " ms");
-		json_put_string(&w, "error", (struct str){b.p, b.n});
+	if (!j->base64) {
+		(void)json_escaped_len(out, &out_lossy); /* asked for the second result alone */
+		(void)json_escaped_len(err, &err_lossy);
 	}
+	begin_result(&w, j);
 	json_key(&w, "stdout");
 	json_elsewhere(&w);
-	add_piece(c, PIECE_PLAIN, (struct str){c->text.p, c->text.n});
-	c->piece[c->pieces++] = out;
+	conn_piece(c, PIECE_PLAIN, (struct str){c->text.p, c->text.n});
+	conn_piece(c, kind, out);
 	w.b = &j->tail;
 	json_key(&w, "stderr");
 	json_elsewhere(&w);
-	size_t mid = j->tail.n;
-	add_piece(c, PIECE_PLAIN, (struct str){j->tail.p, mid});
-	c->piece[c->pieces++] = err;
-	put_rest(&w, j, out_lossy, err_lossy);
-	json_close(&w);
-	buf_put(&j->tail, "\n", 1);
-	if (j->tail.full) {
+	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p, j->tail.n});
+	conn_piece(c, kind, err);
+	add_rest(c, j, &w, out_lossy, err_lossy, "\n");
+	if (j->tail.full || j->contents.full || j->absent.full || j->denied.full) {
 		c->pieces = 0;
-		refuse(a, c, E_INTERNAL, "the reply does not fit");
+		conn_refuse(&a->conns, c, E_INTERNAL, "the reply does not fit");
 		return;
 	}
-	add_piece(c, PIECE_PLAIN, (struct str){j->tail.p + mid, j->tail.n - mid});
-	reply(a, c, 200, "application/json", NULL);
+	conn_reply(&a->conns, c, 200, "application/json", NULL);
+}
+
+/* ---- exec as a stream ---- */
+
+/* How much of s ends with a whole character; all of it when nothing can follow, or when it is no UTF-8 anyway. */
+static size_t whole(struct str s, bool ended)
+{
+	size_t bad;
+	for (size_t back = 1; !ended && back <= 3 && back <= s.n; back++) {
+		struct str last = {s.p + s.n - back, back};
+		unsigned char lead = (unsigned char)last.p[0];
+		if (lead >= 0xc0)
+			return utf8_next(last, &bad) == 0 && bad == back ? s.n - back : s.n;
+	}
+	return s.n;
+}
+
+/* The next piece of an output as an event, as far as there is room. False: there is nothing, or no room. */
+static bool put_output(struct conn *c, const struct job *j, bool is_err)
+{
+	const struct buf *b = is_err ? &j->err : &j->out;
+	size_t *at = is_err ? &c->err_at : &c->out_at, room = c->out.cap - c->out.n;
+	bool ended = (j->ended & (is_err ? JOB_ERR_EOF : JOB_OUT_EOF)) || j->st == JOB_TOLD || b->n == b->cap, lossy = false;
+	struct str s = {b->p + *at, b->n - *at};
+
+	if (s.n > CONN_OUT / 8)
+		s.n = CONN_OUT / 8, ended = false;
+	s.n = j->base64 ? (ended ? s.n : s.n / 3 * 3) : whole(s, ended);
+	if (s.n == 0 || room < 64 + 6 * s.n)
+		return false;
+	buf_printf(&c->out, "event: %s\ndata: {\"data\":\"", is_err ? "stderr" : "stdout");
+	if (j->base64) {
+		for (size_t i = 0; i < s.n; i += 3) {
+			char four[4];
+			base64_group((const unsigned char *)s.p + i, s.n - i < 3 ? s.n - i : 3, four);
+			buf_put(&c->out, four, sizeof four);
+		}
+	} else {
+		(void)json_escape(&c->out, s, &lossy); /* fits: six bytes for each */
+		c->lossy[is_err] = c->lossy[is_err] || lossy;
+	}
+	buf_str(&c->out, "\"}\n\n");
+	*at += s.n;
+	return true;
+}
+
+static void end_exec(struct api *a, struct conn *c, struct job *j)
+{
+	struct json_writer w = {.b = &j->tail};
+
+	buf_str(&j->tail, "event: exit\ndata: ");
+	begin_result(&w, j);
+	add_rest(c, j, &w, c->lossy[0], c->lossy[1], "\n\n");
+	conn_end_stream(&a->conns, c);
+}
+
+static void pump_exec(struct api *a, struct conn *c)
+{
+	struct job *j = job_find(a->jobs, c->job);
+
+	if (!j || (c->st != CONN_STREAM && j->st == JOB_QUEUED))
+		return;
+	if (c->st != CONN_STREAM) {
+		c->lossy[0] = c->lossy[1] = false;
+		conn_stream(&a->conns, c);
+	}
+	while (put_output(c, j, false) || put_output(c, j, true))
+		;
+	if (conn_push(&a->conns, c) && j->st == JOB_TOLD && c->out.n == 0 && c->out_at == j->out.n && c->err_at == j->err.n)
+		end_exec(a, c, j);
 }
 
 void api_job_done(struct api *a, struct job *j)
 {
-	struct conn *c = find(a, j->conn);
+	struct conn *c = conn_find(&a->conns, j->conn);
 	char why[160];
-	struct buf b = {why, 0, sizeof why - 1, false};
 
-	if (!c || c->st != CONN_WAIT) {
+	if (!c || (c->st != CONN_WAIT && c->st != CONN_STREAM)) {
 		job_drop(a->jobs, j);
+		return;
+	}
+	if (c->streaming && j->outcome <= JOB_TIMED_OUT) {
+		pump_exec(a, c);
+		return;
+	}
+	if (c->st == CONN_STREAM) { /* its head is out: there is no other way to say it */
+		buf_str(&c->out, "event: error\ndata: {\"error\":\"the jail died before it could tell how the command ended\",\"code\":\"internal\"}\n\n");
+		conn_end_stream(&a->conns, c);
 		return;
 	}
 	switch (j->outcome) {
@@ -1462,23 +1890,51 @@ void api_job_done(struct api *a, struct job *j)
 		reply_result(a, c, j);
 		break;
 	case JOB_BUSY:
-		refuse(a, c, E_BUSY, "too many commands are running; none ended within 2 s");
+		refuse_busy(a, c, j->who, NULL, j);
 		break;
 	case JOB_TOO_LARGE:
-		refuse(a, c, E_TOO_LARGE, "the command is larger than this host's socket buffers (net.core.wmem_max)");
+		conn_refuse(&a->conns, c, E_TOO_LARGE, "the command is larger than this host's socket buffers (net.core.wmem_max)");
 		break;
 	case JOB_DRAINED:
-		refuse(a, c, E_DRAINING, "the server is shutting down");
+		conn_refuse(&a->conns, c, E_DRAINING, "the server is shutting down");
 		break;
 	case JOB_CELL_DIED:
-		refuse(a, c, E_INTERNAL, "the jail died before it could tell how the command ended");
+		conn_refuse(&a->conns, c, E_INTERNAL, "the jail died before it could tell how the command ended");
+		break;
+	case JOB_NO_LOG:
+		refuse_unlogged(a, c);
 		break;
 	case JOB_NO_CELL:
-		buf_str(&b, "no jail could be made: ");
-		buf_str(&b, a->jobs->lost ? "the warden is gone" : a->jobs->why);
-		why[b.n] = '\0';
-		refuse(a, c, E_ISOLATION, why);
+		(void)text_printf(why, sizeof why, "no jail could be made: %s", a->jobs->lost ? "the warden is gone" : a->jobs->why);
+		conn_refuse(&a->conns, c, E_ISOLATION, why);
 		break;
 	}
 	process(a, c); /* what was pipelined behind it */
+}
+
+/* ---- once a turn ---- */
+
+static void pump(struct api *a)
+{
+	for (size_t i = 0; i < a->conns.conns; i++) {
+		struct conn *c = &a->conns.conn[i];
+		if (c->has_job && c->streaming && (c->st == CONN_STREAM || c->st == CONN_WAIT))
+			pump_exec(a, c);
+		else if (c->st == CONN_STREAM && !c->has_job)
+			pump_events(a, c);
+	}
+}
+
+void api_turn(struct api *a)
+{
+	static const uint32_t fetch[] = {[AUDIT_OPEN] = MSG_LOG_OPEN, [AUDIT_ROTATE] = MSG_LOG_ROTATE};
+
+	if (a->conns.streams)
+		pump(a);
+	if (a->audit->want && job_ask(a->jobs, MSG_FETCH, fetch[a->audit->want], NOBODY_WAITS, (struct str){NULL, 0}))
+		a->audit->want = AUDIT_NOTHING;
+	bool busy = a->agents->changed || a->audit->used || a->audit->why[0] || a->audit->want;
+	uint64_t due = a->ticked_ms + TICK_MS, now = a->loop->now;
+	if (busy && a->tick.place < 0)
+		loop_timer(a->loop, &a->tick, due > now ? due - now : 0);
 }

@@ -14,7 +14,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "api.h"
+#include "audit.h"
 #include "cli.h"
 #include "conf.h"
 #include "jail.h"
@@ -22,10 +24,11 @@
 #include "loop.h"
 #include "msg.h"
 #include "policy.h"
+#include "sys.h"
 #include "util.h"
 #include "warden.h"
 
-enum { ARENA_LISTEN = API_KINDS, ARENA_SIGNAL, ARENA_ACCEPT_TIMER, ARENA_DRAIN_TIMER };
+enum { ARENA_LISTEN = API_KINDS /* sockets and timers share one numbering */, ARENA_SIGNAL, ARENA_ACCEPT_TIMER, ARENA_DRAIN_TIMER };
 enum {
 	GRACE_MS = 5000,   /* for running commands, once the server is told to end */
 	LEAVE_MS = 1000,   /* and for their replies to be read */
@@ -39,6 +42,8 @@ static struct arena {
 	struct policy policy;
 	struct loop loop;
 	struct jobs jobs;
+	struct agents agents;
+	struct audit audit;
 	struct api api;
 	struct msg_hello hello;
 	pid_t warden;
@@ -166,7 +171,7 @@ static void start_warden(void)
 	char why[sizeof a.hello.why[0]] = "";
 
 	for (size_t i = geteuid() == 0 ? 0 : 1; i < countof(ways); i++) {
-		a.wall = warden_start(ways[i].mode, a.port, a.conf.config, &a.warden);
+		a.wall = warden_start(ways[i].mode, a.port, &a.conf, &a.warden);
 		if (a.wall < 0)
 			die("starting the warden:");
 		if (msg_recv(a.wall, &a.hello, sizeof a.hello, NULL, 0, 0) != sizeof a.hello || a.hello.type != MSG_HELLO)
@@ -211,9 +216,59 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* What was saved by the one before us; it is looked at when there is no privilege left. */
+static size_t read_state(char *text, size_t cap)
+{
+	char name[sizeof a.conf.state_dir + 16];
+	(void)text_printf(name, sizeof name, "%s/state", a.conf.state_dir); /* fits */
+	ssize_t n = sys_read_file(name, text, cap);
+	if (n < 0 && errno != ENOENT && errno != ENOTDIR)
+		warn("the counters start at 0; %s:", name);
+	return n < 0 ? 0 : (size_t)n;
+}
+
+/* Counters go on where they were. A file that is not ours is kept beside it; it costs the counters, not the start. */
+static void take_state(struct str text)
+{
+	struct chain head;
+	if (text.n == 0)
+		return;
+	if (agent_load(&a.agents, &head, text)) {
+		if (head.seq)
+			a.audit.last = head;
+		return;
+	}
+	warn("%s/state is torn or not ours: it is set aside as state.bad, and the counters start at 0", a.conf.state_dir);
+	if (text.n > MSG_ASK_MAX)
+		text.n = MSG_ASK_MAX;
+	(void)job_ask(&a.jobs, MSG_SAVE, MSG_STATE_BAD, UINT32_MAX, text); /* its answer is met in the loop */
+}
+
+/* The log is opened before the first request is met; where it can't be, that is told and asked again. */
+static void open_log(void)
+{
+	struct msg_tell t = {.type = 0};
+	int fds[MSG_FDS];
+
+	if (!job_ask(&a.jobs, MSG_FETCH, MSG_LOG_OPEN, UINT32_MAX, (struct str){NULL, 0}))
+		return; /* audit.want is set: the loop asks */
+	while (t.type != MSG_FETCHED)
+		if (msg_recv(a.wall, &t, sizeof t, fds, MSG_FDS, 0) != sizeof t)
+			die("the warden ended before the log was open");
+	t.why[sizeof t.why - 1] = '\0';
+	a.audit.want = AUDIT_NOTHING;
+	audit_take(&a.audit, fds[0], t.why);
+	if (fds[0] >= 0 && t.why[0]) {
+		warn("%s: %s", a.conf.audit_log, t.why);
+		api_note(&a.api, AUDIT_CONFIG, t.why);
+	}
+	api_note(&a.api, AUDIT_START, "version " CONF_VERSION);
+}
+
 /* Everything that needs memory, files or privilege; behind it no byte of it is left. */
 static void start(int argc, char **argv)
 {
+	static char state[MSG_ASK_MAX + 2];
 	struct jail_error e = {"", 0};
 	struct stat self;
 
@@ -236,28 +291,50 @@ static void start(int argc, char **argv)
 		die("start:");
 	if (!loop_init(&a.loop, OTHER_FDS + a.conf.max_connections + MSG_FDS * cells,
 	               OTHER_FDS + a.conf.max_connections + 2 * a.conf.max_running) ||
-	    !job_init(&a.jobs, &a.conf, &a.loop, a.wall, a.hello.layers) ||
-	    !api_init(&a.api, &a.conf, &a.policy, &a.loop, &a.jobs, &a.hello))
+	    !agent_init(&a.agents, a.conf.max_agents) || !audit_init(&a.audit, &a.conf, a.conf.max_running) ||
+	    !job_init(&a.jobs, &a.conf, &a.loop, &a.audit, &a.agents, a.wall, a.hello.layers) ||
+	    !api_init(&a.api, &a.conf, &a.policy, &a.loop, &a.jobs, &a.agents, &a.audit, &a.hello))
 		die("taking memory:");
+	size_t state_n = read_state(state, sizeof state);
 	a.api.binary_bytes = (uint64_t)self.st_size;
 	loop_add(&a.loop, a.listen_fd, POLLIN, ARENA_LISTEN, 0, &a.listen_slot);
 	loop_add(&a.loop, a.signal_fd, POLLIN, ARENA_SIGNAL, 0, &a.signal_slot);
 	if (!jail_surrender(jail_uid_base(a.port), &e))
 		die("giving up privilege: %s: %s", e.step, strerror(e.error));
+	take_state((struct str){state, state_n});
+	open_log();
 	announce();
 }
 
 /* ---- the loop ---- */
 
+/* IPv4 as IPv6 has it; of IPv6 the network, as whoever has one address there has them all (RFC 6177). */
+static void peer_address(const struct sockaddr_storage *from, unsigned char out[16])
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)from;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)from;
+
+	memset(out, 0, 16);
+	if (from->ss_family == AF_INET) {
+		out[10] = out[11] = 0xff;
+		memcpy(out + 12, &v4->sin_addr, 4);
+	} else
+		memcpy(out, &v6->sin6_addr, IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) || IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ? 16 : 8);
+}
+
 static void accept_all(void)
 {
 	const int on = 1;
 	for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-		int fd = accept4(a.listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		struct sockaddr_storage from;
+		socklen_t n = sizeof from;
+		unsigned char peer[16];
+		int fd = accept4(a.listen_fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0) {
 			/* replies are whole when they are written: Nagle would only hold them back */
 			(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-			(void)api_accept(&a.api, fd); /* no place: closed */
+			peer_address(&from, peer);
+			(void)conn_accept(&a.api.conns, fd, peer); /* no place: closed */
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -310,7 +387,7 @@ static void one_event(uint32_t kind, uint32_t id, short revents)
 	case ARENA_SIGNAL:
 		read_signal();
 		break;
-	case API_CONN:
+	case CONN_SOCKET:
 		api_event(&a.api, id, revents);
 		break;
 	default:
@@ -327,7 +404,9 @@ static void one_timer(struct timer *t)
 	case ARENA_DRAIN_TIMER:
 		a.over = true;
 		break;
-	case API_CONN_TIMER:
+	case API_TICK:
+	case API_STRETCH:
+	case CONN_TIMER:
 		api_timer(&a.api, t);
 		break;
 	default:
@@ -360,12 +439,13 @@ static void one_turn(void)
 		api_wall_answer(&a.api);
 	while ((j = job_next_done(&a.jobs)))
 		api_job_done(&a.api, j);
+	api_turn(&a.api);
 	job_refill(&a.jobs);
 	if (a.jobs.lost && !a.draining) {
 		warn("the warden is gone, and with it every cell; ending");
 		drain(1);
 	}
-	if (a.draining && a.api.open == 0)
+	if (a.draining && a.api.conns.open == 0)
 		a.over = true;
 }
 
@@ -396,6 +476,8 @@ int main(int argc, char **argv)
 #endif
 	while (!a.over)
 		one_turn();
+	api_note(&a.api, AUDIT_STOP, "version " CONF_VERSION);
+	api_save(&a.api); /* the warden meets it before the end of the wall */
 	wait_for_warden();
 	return a.status;
 }

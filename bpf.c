@@ -53,11 +53,11 @@ static const struct arg_test { uint8_t rule, arg; bool mask, allow; uint32_t val
 
 static const struct bpf_call calls[] = {
 	{0, 63, ALL, 0, "read"}, {1, 64, ALL, 0, "write"}, {2, -1, CELL, 0, "open"}, {3, 57, ALL, 0, "close"},
-	{4, -1, CELL, 0, "stat"}, {5, 80, CELL, 0, "fstat"}, {6, -1, CELL, 0, "lstat"}, {7, -1, ALL, 0, "poll"},
+	{4, -1, CELL, 0, "stat"}, {5, 80, ALL, 0, "fstat"}, {6, -1, CELL, 0, "lstat"}, {7, -1, ALL, 0, "poll"},
 	{8, 62, CELL, 0, "lseek"}, {9, 222, CELL, 0, "mmap"}, {10, 226, CELL, 0, "mprotect"},
 	{11, 215, CELL, 0, "munmap"}, {12, 214, CELL, 0, "brk"}, {13, 134, CELL, 0, "rt_sigaction"},
 	{14, 135, CELL, 0, "rt_sigprocmask"}, {15, 139, ALL, 0, "rt_sigreturn"},
-	{16, 29, CELL, NO_TTY_INPUT, "ioctl"}, {17, 67, CELL, 0, "pread64"}, {18, 68, CELL, 0, "pwrite64"},
+	{16, 29, CELL, NO_TTY_INPUT, "ioctl"}, {17, 67, ALL, 0, "pread64"}, {18, 68, CELL, 0, "pwrite64"},
 	{19, 65, ALL, 0, "readv"}, {20, 66, ALL, 0, "writev"}, {21, -1, CELL, 0, "access"},
 	{22, -1, CELL, 0, "pipe"}, {23, -1, CELL, 0, "select"}, {24, 124, CELL, 0, "sched_yield"},
 	{25, 216, CELL, 0, "mremap"}, {26, 227, CELL, 0, "msync"}, {27, 232, CELL, 0, "mincore"},
@@ -167,7 +167,7 @@ static const struct bpf_call calls[] = {
 	{311, 271, NONE, 0, "process_vm_writev"}, {312, 272, NONE, 0, "kcmp"},
 	{313, 273, NONE, 0, "finit_module"}, {314, 274, CELL, NOT_PID1, "sched_setattr"},
 	{315, 275, CELL, 0, "sched_getattr"}, {316, 276, CELL, 0, "renameat2"}, {317, 277, CELL, 0, "seccomp"},
-	{318, 278, CELL, 0, "getrandom"}, {319, 279, CELL, MEMFD, "memfd_create"},
+	{318, 278, ALL, 0, "getrandom"}, {319, 279, ALL, MEMFD, "memfd_create"},
 	{320, 294, NONE, 0, "kexec_file_load"}, {321, 280, NONE, 0, "bpf"}, {322, 281, CELL, 0, "execveat"},
 	{323, 282, NONE, 0, "userfaultfd"}, {324, 283, CELL, 0, "membarrier"}, {325, 284, CELL, 0, "mlock2"},
 	{326, 285, CELL, 0, "copy_file_range"}, {327, 286, CELL, 0, "preadv2"}, {328, 287, CELL, 0, "pwritev2"},
@@ -202,6 +202,14 @@ const struct bpf_call *bpf_calls(size_t *n)
 	return calls;
 }
 
+const char *bpf_name(uint32_t arch, uint32_t nr)
+{
+	for (size_t i = 0; i < countof(calls); i++)
+		if ((arch == SYS_ARCH_X86_64 ? calls[i].x86_64 : calls[i].aarch64) == (int)nr)
+			return calls[i].name;
+	return NULL;
+}
+
 /* the kernel's struct seccomp_data */
 enum { OFF_NR = 0, OFF_ARCH = 4, OFF_ARGS = 16 };
 /* BPF opcodes in use, bpf(4) of the BSDs: load word, jumps on a constant, return */
@@ -209,9 +217,6 @@ enum { LD = 0x20, JA = 0x05, JEQ = 0x15, JGE = 0x35, JSET = 0x45, RET = 0x06 };
 enum { X32_BIT = 0x40000000, NUMBERS = 512, LEAF = 32 /* verdicts below are rules */ };
 enum { V_ALLOW = LEAF, V_EPERM, V_ENOSYS, V_KILL, ARENA_ELSE = SYS_SANITIZED ? V_ALLOW : V_KILL };
 
-static const uint32_t action[] = {
-	SYS_RET_ALLOW, SYS_RET_ERRNO | EPERM, SYS_RET_ERRNO | ENOSYS, SYS_RET_KILL_PROCESS,
-};
 
 struct prog {
 	struct sys_bpf_insn *out;
@@ -221,6 +226,7 @@ struct prog {
 	uint8_t verdict[NUMBERS];
 	size_t runs;
 	uint16_t rule_at[RULES];
+	uint32_t action[V_KILL - LEAF + 1];
 };
 
 static size_t put(struct prog *p, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
@@ -277,7 +283,7 @@ static void put_tree(struct prog *p, size_t lo, size_t hi)
 	if (lo == hi) {
 		uint8_t v = p->verdict[lo];
 		if (v >= LEAF)
-			put(p, RET, 0, 0, action[v - LEAF]);
+			put(p, RET, 0, 0, p->action[v - LEAF]);
 		else
 			put(p, JA, 0, 0, v); /* the rule's place is not known yet */
 		return;
@@ -305,15 +311,16 @@ static void put_rule(struct prog *p, unsigned rule)
 		allow = t->allow;
 		put(p, LD, 0, 0, OFF_ARGS + 8u * t->arg); /* the low half: both CPUs are little-endian */
 		put(p, t->mask ? JSET : JEQ, 0, 1, t->value);
-		put(p, RET, 0, 0, action[allow ? 0 : V_EPERM - LEAF]);
+		put(p, RET, 0, 0, p->action[allow ? 0 : V_EPERM - LEAF]);
 	}
 	if (p->rule_at[rule])
-		put(p, RET, 0, 0, action[allow ? V_EPERM - LEAF : 0]);
+		put(p, RET, 0, 0, p->action[allow ? V_EPERM - LEAF : 0]);
 }
 
 size_t bpf_build(const struct bpf_ask *ask, struct sys_bpf_insn *out)
 {
-	struct prog p = {.out = out};
+	struct prog p = {.out = out, .action = {SYS_RET_ALLOW, ask->notify ? SYS_RET_USER_NOTIF : SYS_RET_ERRNO | EPERM, SYS_RET_ERRNO | ENOSYS,
+	                                        SYS_RET_KILL_PROCESS}};
 
 	make_runs(&p, ask);
 	put(&p, LD, 0, 0, OFF_ARCH);

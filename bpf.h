@@ -20,6 +20,9 @@ struct bpf_ask {
 	bool memcg;         /* cell: a cgroup holds its memory, so System V objects may exist */
 	bool memfd;         /* cell: memfd_create is allowed; it can execute what a noexec /tmp can't */
 	bool strict;        /* cell: no inotify, which shows who uses the host's programs */
+	bool notify;        /* cell and warden: who listens is told what gets EPERM. A filter without a listener that says so, the
+	                     * warden's, gives ENOSYS, and leaves the answer to a younger one that has one: an errno of its own
+	                     * would win over that (seccomp(2), "user space notification") */
 	bool shared_pids;   /* cell: no pid namespace of its own, so kill(-1) would hit the host */
 };
 
@@ -30,6 +33,8 @@ enum { BPF_MAX_INSNS = 512 };
  * get EPERM for what is forbidden and ENOSYS for what is unknown or can be done without. A call of
  * a foreign architecture or of x32 kills. */
 size_t bpf_build(const struct bpf_ask *ask, struct sys_bpf_insn *out);
-/* The whole table, for the tests and for naming a call. */
+/* The whole table, for the tests. */
 const struct bpf_call *bpf_calls(size_t *n);
+/* A call's name, or NULL. */
+const char *bpf_name(uint32_t arch, uint32_t nr);
 #endif

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +27,9 @@
 #include "util.h"
 
 enum { WALK_DEPTH = 16, WALK_ENTRIES = 20000 };
+
+/* What process 1 is going to tell. */
+static struct msg_result r = {.type = MSG_RESULT};
 
 extern char **environ;
 
@@ -73,6 +78,36 @@ static char **add_defaults(const struct jail_slot *s, char **envp, char **end)
 	return end;
 }
 
+/* Makes the next file that the job brings, with the rights that the command will have. */
+static void put_file(const struct jail_slot *s, int from)
+{
+	static char chunk[65536];
+	char name[PATH_MAX];
+	struct msg_put h;
+	size_t skip = strlen(s->tmp) + 1;
+
+	errno = EBADMSG;
+	(void)text_printf(name, sizeof name, "%s/", s->tmp); /* fits */
+	if (read(from, &h, sizeof h) != sizeof h || h.name_bytes < 2 || h.name_bytes > sizeof name - skip ||
+	    read(from, name + skip, h.name_bytes) != (ssize_t)h.name_bytes || name[skip + h.name_bytes - 1])
+		no_run(125, "the job's files can't be read", "put_files");
+	for (char *p = strchr(name + skip, '/'); p; p = strchr(p + 1, '/')) {
+		*p = '\0';
+		if (mkdir(name, 0755) < 0 && errno != EEXIST)
+			no_run(125, "a folder can't be made", name);
+		*p = '/';
+	}
+	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+	while (fd >= 0 && h.bytes) {
+		size_t n = h.bytes < sizeof chunk ? h.bytes : sizeof chunk;
+		if (read(from, chunk, n) != (ssize_t)n || write(fd, chunk, n) != (ssize_t)n)
+			break;
+		h.bytes -= (uint32_t)n;
+	}
+	if (fd < 0 || h.bytes || close(fd) < 0)
+		no_run(125, "can't be written", name);
+}
+
 static bool job_is_whole(long n)
 {
 	const struct msg_job *h = &inbox.head;
@@ -99,13 +134,21 @@ static _Noreturn void run_child(const struct jail *j, const struct jail_slot *s,
 	}
 	if (msg_send(CELL_CTL, ready, sizeof *ready, NULL, 0, NULL, 0, 0) < 0 || ready->error)
 		_exit(125);
-	long n = msg_recv(CELL_CTL, &inbox, sizeof inbox, NULL, 0, 0);
+	int files;
+	(void)close(CELL_NOTICES); /* process 1 listens */
+	long n = msg_recv(CELL_CTL, &inbox, sizeof inbox, &files, 1, 0);
 	if (n == 0)
 		_exit(125); /* nobody wants this cell any more */
 	if (n < 0 || !job_is_whole(n)) {
 		errno = EBADMSG;
 		no_run(125, "the job can't be read", "cell");
 	}
+	if (files >= 0 && lseek(files, 0, SEEK_SET) < 0)
+		no_run(125, "the job's files can't be read", "put_files");
+	for (uint32_t i = 0; i < inbox.head.puts; i++)
+		put_file(s, files);
+	if (files >= 0)
+		(void)close(files);
 	char *text = inbox.text, *cwd = text, **argv = words;
 	text += strlen(text) + 1;
 	char **end = split(&text, inbox.head.argc, argv), **envp = end + 1;
@@ -127,14 +170,19 @@ static _Noreturn void run_child(const struct jail *j, const struct jail_slot *s,
 
 /* ---- process 1 ---- */
 
-/* The number of processes that the kernel's memory limit has ended in this slot, ever. */
-static uint64_t oom_kills(void)
+/* How often the cgroup's limits refused something in this slot, ever: processes ended for their memory, forks. */
+static void read_events(uint64_t out[JAIL_EVENTS])
 {
-	static const char key[] = "\noom_kill ";
+	static const char *const keys[JAIL_EVENTS] = {[JAIL_OOM] = "oom_kill ", [JAIL_PIDS] = "max "};
 	char text[1024];
-	ssize_t n = pread(CELL_OOM, text, sizeof text, 0);
-	char *at = n > 0 ? memmem(text, (size_t)n, key, sizeof key - 1) : NULL; /* none: no cgroup */
-	return at ? str_digits(&(struct str){at + sizeof key - 1, (size_t)(text + n - at) - (sizeof key - 1)}) : 0;
+	for (int i = 0; i < JAIL_EVENTS; i++) {
+		size_t skip = strlen(keys[i]);
+		ssize_t n = pread(CELL_EVENTS + i, text + 1, sizeof text - 1, 0); /* none: no cgroup */
+		struct str rest = {text + 1, n > 0 ? (size_t)n : 0}, line;
+		for (out[i] = 0; str_cut(&rest, '\n', &line);)
+			if (line.n > skip && memcmp(line.p, keys[i], skip) == 0)
+				out[i] = str_digits(&(struct str){line.p + skip, line.n - skip});
+	}
 }
 
 /* Ends everything in the cell and waits for it, so that usage counts all of it. */
@@ -215,12 +263,16 @@ static _Noreturn void die_with_all(const struct jail *j)
 	_exit(0);
 }
 
-static void report(const struct jail *j, const struct jail_slot *s, int status, uint64_t oom_before, bool early)
+static void report(const struct jail *j, const struct jail_slot *s, int status, const uint64_t before[JAIL_EVENTS], bool early)
 {
 	static char names[MSG_FILES_BYTES];
 	struct walk w = {.names = {names, 0, sizeof names, false}};
-	struct msg_result r = {.type = MSG_RESULT, .status = status, .ended_early = early};
+	uint64_t events[JAIL_EVENTS];
+	struct statvfs fs;
 	struct rusage u;
+
+	r.status = status;
+	r.ended_early = early;
 
 	end_all(j);
 	if (getrusage(RUSAGE_CHILDREN, &u) == 0) {
@@ -230,7 +282,10 @@ static void report(const struct jail *j, const struct jail_slot *s, int status, 
 		r.read_bytes = (uint64_t)u.ru_inblock * 512; /* getrusage(2) counts in 512 bytes */
 		r.write_bytes = (uint64_t)u.ru_oublock * 512;
 	}
-	r.oom = oom_kills() > oom_before;
+	read_events(events);
+	r.oom = events[JAIL_OOM] > before[JAIL_OOM];
+	r.procs_full = events[JAIL_PIDS] > before[JAIL_PIDS];
+	r.tmp_full = j->mode != JAIL_BASIC && statvfs(s->tmp, &fs) == 0 && (fs.f_bfree == 0 || fs.f_ffree == 0);
 	int fd = open(s->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0)
 		walk_folder(&w, fd, 0, 0);
@@ -241,15 +296,81 @@ static void report(const struct jail *j, const struct jail_slot *s, int status, 
 	(void)msg_send(CELL_CTL, &r, sizeof r, names, w.names.n, NULL, 0, MSG_DONTWAIT);
 }
 
+/* A call that the filter kept back: it is refused, and counted. */
+static void refuse_call(void)
+{
+	struct sys_notice n;
+	size_t i = 0;
+	uint32_t arg;
+
+	if (!sys_refuse_next(CELL_NOTICES, &n))
+		return;
+	arg = n.nr == SYS_socket ? (uint32_t)n.arg[0] : 0; /* the kind of network */
+	while (i < r.denied && (r.call[i].nr != (uint32_t)n.nr || r.call[i].arg != arg))
+		i++;
+	if (i == MSG_DENIED_MAX)
+		return; /* more kinds than anybody reads */
+	r.call[i].nr = (uint32_t)n.nr;
+	r.call[i].arg = arg;
+	r.call[i].count++;
+	r.denied += i == r.denied;
+}
+
+/* Sends one file, in pieces; budget is what may still be sent. */
+static void give_file(int dir, const char *name, uint32_t index, uint64_t *budget)
+{
+	static char chunk[MSG_CONTENT_BYTES];
+	struct msg_content c = {.type = MSG_CONTENT, .index = index};
+	struct stat st;
+	/* names come from a walk that followed nothing, or from the request; a link is none of ours */
+	int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	c.absent = fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size > *budget;
+	for (uint64_t left = c.absent ? 0 : (uint64_t)st.st_size;;) {
+		c.bytes = left < sizeof chunk ? (uint32_t)left : sizeof chunk;
+		if (c.bytes && read(fd, chunk, c.bytes) != (ssize_t)c.bytes)
+			memset(chunk, 0, c.bytes); /* nobody is left who could change it */
+		if (msg_send(CELL_CTL, &c, sizeof c, chunk, c.bytes, NULL, 0, 0) < 0)
+			break; /* arena is gone */
+		left -= c.bytes;
+		*budget -= c.bytes;
+		if (c.bytes < sizeof chunk)
+			break; /* the last piece is shorter, or empty */
+	}
+	if (fd >= 0)
+		(void)close(fd); /* read only */
+}
+
+/* Nothing runs any more; what is in the temporary folder is given to who asks for it. */
+static void give_files(const struct jail_slot *s)
+{
+	static struct { struct msg_want head; char names[MSG_FILES_BYTES]; } in;
+	long n = msg_recv(CELL_CTL, &in, sizeof in, NULL, 0, 0);
+	uint64_t budget = MSG_CONTENTS_MAX;
+	const char *name = in.names;
+	int dir = open(s->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (n < (long)sizeof in.head || in.head.type != MSG_WANT || in.head.bytes != (size_t)n - sizeof in.head ||
+	    !msg_check_words(in.names, in.head.bytes, in.head.count))
+		return; /* mostly it is closed: nobody asks */
+	for (uint32_t i = 0; i < in.head.count; i++, name += strlen(name) + 1)
+		give_file(dir, name, i, &budget);
+	const struct msg_content end = {.type = MSG_CONTENT, .index = in.head.count};
+	(void)msg_send(CELL_CTL, &end, sizeof end, NULL, 0, NULL, 0, 0); /* arena gone: nobody is left to tell */
+}
+
 /* Waits until the child has ended: its status. Others that end meanwhile are reaped. */
 static int watch(const struct jail *j, pid_t child, int signals, bool *early)
 {
-	struct pollfd p[2] = {{CELL_CTL, POLLRDHUP, 0}, {signals, POLLIN, 0}};
+	/* where nobody listens, that fd is not open, which poll passes over once it is -1 */
+	struct pollfd p[3] = {{CELL_CTL, POLLRDHUP, 0}, {signals, POLLIN, 0}, {fcntl(CELL_NOTICES, F_GETFD) < 0 ? -1 : CELL_NOTICES, POLLIN, 0}};
 	struct signalfd_siginfo si;
 	int status;
 
 	for (;;) {
-		if (poll(p, 2, -1) < 0 || p[0].revents & (POLLHUP | POLLERR | POLLNVAL))
+		if (p[2].revents & POLLIN)
+			refuse_call();
+		if (poll(p, 3, -1) < 0 || p[0].revents & (POLLHUP | POLLERR | POLLNVAL))
 			die_with_all(j); /* no handler is installed, so poll is never interrupted */
 		if (p[0].revents & POLLRDHUP) {
 			*early = true;
@@ -282,7 +403,8 @@ void cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MS
 	(void)sigemptyset(&chld);
 	(void)sigaddset(&chld, SIGCHLD);
 	int signals = sigprocmask(SIG_SETMASK, &chld, NULL) < 0 ? -1 : signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
-	uint64_t oom_before = oom_kills();
+	uint64_t before[JAIL_EVENTS];
+	read_events(before);
 	if (probe)
 		ready.layers = jail_observe(j, s, ready.layers);
 	pid_t child = signals < 0 ? -1 : sys_clone(0);
@@ -301,6 +423,7 @@ void cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MS
 			die_with_all(j);
 	(void)close(null);
 	int status = watch(j, child, signals, &early);
-	report(j, s, status, oom_before, early);
+	report(j, s, status, before, early);
+	give_files(s);
 	die_with_all(j);
 }

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "sys.h"
+
 static const struct conf_profile profiles[CONF_PROFILES] = {
 	/*               wall ms  MB   cpu s procs MB  files noexec */
 	{"strict",       5000,   64,   5,   5,   10,   32,  true},
@@ -49,23 +51,25 @@ static const struct key {
 	{"port", NUMBER, START, AT(port), 0, 65535, PORT, NULL, "TCP port; 0 takes a free one"},
 	{"profile", PROFILE, LIVE, AT(profile), 0, 0, CONF_STRICT, NULL, "0 strict, 1 moderate, 2 permissive"},
 	{"timeout_ms", NUMBER, LIVE, AT(timeout_ms), 0, 86400000, 0, NULL, "longest a command may run; 0: the profile's own"},
-	{"max_running", NUMBER, START, AT(max_running), 1, 200, 128, NULL, "commands that run at once; more wait up to 2 s"},
+	{"max_running", NUMBER, START, AT(max_running), 1, 200, 64, NULL, "commands that run at once; more wait up to 2 s"},
 	{"warm_cells", NUMBER, START, AT(warm_cells), 0, 50, 4, NULL, "jails kept ready ahead of need"},
 	{"output_limit", NUMBER, START, AT(output_limit), 1024, 16 << 20, 1 << 20, NULL, "bytes kept of each output stream"},
 	{"max_connections", NUMBER, START, AT(max_connections), 8, 16384, 1100, NULL, "open client connections"},
 	{"require_isolation", ISOLATION, LIVE, AT(require_isolation), 0, 0, CONF_ANY, NULL, "kernel: run nothing in less than the whole jail"},
 	{"cors_origin", TEXT, LIVE, AT(cors_origin), 0, 0, 0, "*", "web origin that may call, once credentials are your own"},
-	/* read and checked; not in force before there are agents and a log */
-	{"max_rps", NUMBER, LIVE, AT(max_rps), 0, 1000000, 20, NULL, NULL},
-	{"max_rate_per_agent", NUMBER, LIVE, AT(max_rate_per_agent), 0, 1000000, 30, NULL, NULL},
-	{"default_token_budget", NUMBER, LIVE, AT(default_token_budget), 0, 1ull << 53, 0, NULL, NULL},
-	{"max_agents", NUMBER, START, AT(max_agents), 1, 1024, 8, NULL, NULL},
-	{"audit_slots", NUMBER, START, AT(audit_slots), 1, 65536, 64, NULL, NULL},
-	{"audit_log", PATH, START, AT(audit_log), 0, 0, 0, "/var/log/omniarena/audit.log", NULL},
-	{"state_dir", PATH, START, AT(state_dir), 0, 0, 0, "/var/lib/omniarena", NULL},
+	{"max_rps", NUMBER, LIVE, AT(max_rps), 0, 1000000, MAX_RPS, NULL, "requests a second, as many at once; 0: no limit"},
+	{"max_rate_per_agent", NUMBER, LIVE, AT(max_rate_per_agent), 0, 65535, MAX_RATE_PER_AGENT, NULL, "commands a minute for each agent; 0: no limit"},
+	{"default_token_budget", NUMBER, LIVE, AT(default_token_budget), 0, 1ull << 53, 0, NULL, "tokens an agent may spend; 0: no limit"},
+	{"max_agents", NUMBER, START, AT(max_agents), 1, 128, MAX_AGENTS, NULL, "agents that are known at once"},
+	{"address_connections", NUMBER, START, AT(address_connections), 1, 16384, 128, NULL, "of them for one address beyond this host"},
+	{"audit_slots", NUMBER, START, AT(audit_slots), 1, 65536, AUDIT_SLOTS, NULL, "events kept in memory"},
+	{"audit_log", PATH, START, AT(audit_log), 0, 0, 0, "/var/log/omniarena/audit.log", "log, appended to"},
+	{"audit_rotate_bytes", NUMBER, START, AT(audit_rotate_bytes), 0, 1ull << 40, 64 << 20, NULL, "size at which the log becomes audit.log.1; 0: never"},
+	{"audit_keep", NUMBER, START, AT(audit_keep), 1, 999, 10, NULL, "old logs kept"},
+	{"state_dir", PATH, START, AT(state_dir), 0, 0, 0, "/var/lib/omniarena", "folder for counters and the password"},
 };
 _Static_assert(countof(keys) <= 32, "struct conf has a bit for each");
-enum { KEY_CONFIG = 0, KEY_TOKEN_FILE = 1 };
+enum { KEY_CONFIG = 0, KEY_TOKEN_FILE = 1, KEY_STATE_DIR = countof(keys) - 1 };
 
 static _Noreturn void bad_usage(const char *what, const char *name)
 {
@@ -158,7 +162,7 @@ static _Noreturn void answer(const struct buf *b)
 
 static _Noreturn void help(const struct conf *c)
 {
-	char out[4096], flag[32], number[24];
+	char out[8192], flag[32], number[24];
 	struct buf b = {out, 0, sizeof out, false};
 
 	buf_str(&b, "usage: omniarena [--KEY VALUE]...\n"
@@ -167,8 +171,6 @@ static _Noreturn void help(const struct conf *c)
 	            "the policy would say to a command, with status 0 allowed, 1 blocked.\n\n");
 	for (size_t i = 0; i < countof(keys); i++) {
 		const struct key *k = &keys[i];
-		if (!k->help)
-			continue;
 		spell(flag, sizeof flag, k->name, false);
 		(void)text_printf(number, sizeof number, "%llu", (unsigned long long)k->number); /* fits */
 		buf_printf(&b, "  --%s%.*s%s (%s)\n", flag, (int)(20 - strlen(flag)), "                    ", k->help,
@@ -227,11 +229,13 @@ int conf_load(struct conf *c, int argc, char **argv, bool *check)
 			set_outside(c, i, env, name);
 	}
 	int i = load_flags(c, argc, argv, check);
-	char given[sizeof c->config], here[sizeof c->config];
-	memcpy(given, c->config, sizeof given);
-	/* the warden opens it again later */
-	if (given[0] != '/' && (!getcwd(here, sizeof here) || !text_printf(c->config, sizeof c->config, "%s/%s", here, given)))
-		bad_usage("the path is too long", given);
+	char *paths[] = {c->config, c->audit_log, c->state_dir}; /* the warden opens them later, from elsewhere */
+	for (size_t k = 0; k < countof(paths); k++) {
+		char given[sizeof c->config], here[sizeof c->config];
+		memcpy(given, paths[k], sizeof given);
+		if (given[0] != '/' && (!getcwd(here, sizeof here) || !text_printf(paths[k], sizeof given, "%s/%s", here, given)))
+			bad_usage("the path is too long", given);
+	}
 	return i;
 }
 
@@ -471,23 +475,77 @@ static void read_token(struct conf *c)
 	c->token[n] = '\0';
 }
 
+static const char secret_magic[] = "pbkdf2-sha256";
+
+void conf_write_secret(const struct conf_secret *s, struct buf *out)
+{
+	buf_printf(out, "%s %u ", secret_magic, s->iterations);
+	buf_hex(out, s->salt, sizeof s->salt);
+	buf_str(out, " ");
+	buf_hex(out, s->key, sizeof s->key);
+	buf_str(out, "\n");
+}
+
+static bool read_hex(struct str *rest, unsigned char *out, size_t n)
+{
+	static const char digits[] = "0123456789abcdef";
+	struct str word;
+	if (!str_word(rest, &word) || word.n != 2 * n)
+		return false;
+	for (size_t i = 0; i < word.n; i++) {
+		const char *at = memchr(digits, word.p[i], 16);
+		if (!at)
+			return false;
+		out[i / 2] = (unsigned char)(out[i / 2] << 4 | (at - digits));
+	}
+	return true;
+}
+
+/* A password file that can't be read is no reason to take the published one again. */
+static void read_secret(struct conf *c)
+{
+	char name[sizeof c->state_dir + 16], text[256];
+	struct stat st;
+	uint64_t n;
+
+	(void)text_printf(name, sizeof name, "%s/password", c->state_dir); /* fits */
+	if (stat(name, &st) < 0 && (errno == ENOENT || errno == ENOTDIR || (errno == EACCES && !(c->named >> KEY_STATE_DIR & 1))))
+		return;
+	ssize_t len = sys_read_file(name, text, sizeof text);
+	if (len < 0)
+		die("password file %s:", name);
+	if (st.st_mode & 077)
+		die("password file %s: others can read it; chmod 600 it", name);
+	struct str rest = {text, (size_t)len}, word;
+	if (!str_word(&rest, &word) || !str_eq(word, secret_magic) || !str_word(&rest, &word) || !str_uint(word, UINT32_MAX, &n) || n == 0 ||
+	    !read_hex(&rest, c->secret.salt, sizeof c->secret.salt) || !read_hex(&rest, c->secret.key, sizeof c->secret.key))
+		die("password file %s: it is damaged; remove it to have the default password again, and set a new one", name);
+	c->secret.iterations = (uint32_t)n;
+	memset(text, 0, sizeof text);
+}
+
+void conf_decide(struct conf *c)
+{
+	bool local = conf_is_loopback(c->listen);
+	c->own_pass = c->secret.iterations || strcmp(c->pass, CONF_DEFAULT_PASS) != 0;
+	c->own_token = strcmp(c->token, CONF_DEFAULT_TOKEN) != 0;
+	/* a published secret is good for this host alone; beside a password of one's own the token is off */
+	c->accept_pass = local || c->own_pass;
+	c->accept_token = c->own_token || (local && !c->own_pass);
+}
+
 void conf_credentials(struct conf *c)
 {
 	_Static_assert(sizeof AUTH_USER <= sizeof c->user && sizeof AUTH_PASS <= sizeof c->pass, "AUTH_USER or AUTH_PASS too long");
-	bool local = conf_is_loopback(c->listen);
 
 	memcpy(c->user, AUTH_USER, sizeof AUTH_USER);
 	memcpy(c->pass, AUTH_PASS, sizeof AUTH_PASS);
+	read_secret(c);
 	read_token(c);
 	if (!c->token[0])
 		memcpy(c->token, CONF_DEFAULT_TOKEN, sizeof CONF_DEFAULT_TOKEN);
-	c->own_pass = strcmp(c->pass, CONF_DEFAULT_PASS) != 0;
-	c->own_token = strcmp(c->token, CONF_DEFAULT_TOKEN) != 0;
-	if (!local && !c->own_pass && !c->own_token)
-		die("refusing to listen on %s with the published default credentials: put a token of your own into %s "
-		    "(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'; mode 0600) or name one with --token-file",
-		    c->listen, c->token_file);
-	/* a published secret is good for this host alone; beside one of your own it is off elsewhere */
-	c->accept_pass = local || c->own_pass;
-	c->accept_token = local || c->own_token;
+	conf_decide(c);
+	if (!conf_is_loopback(c->listen) && !c->own_pass && !c->own_token)
+		die("refusing to listen on %s with the published default credentials: make a token of your own with "
+		    "'omniarena token --new', which writes %s, or set a password first", c->listen, c->token_file);
 }

@@ -18,6 +18,19 @@
 #define AUTH_PASS "omniarena"
 #endif
 
+#ifndef MAX_RPS
+#define MAX_RPS 20
+#endif
+#ifndef MAX_RATE_PER_AGENT
+#define MAX_RATE_PER_AGENT 30
+#endif
+#ifndef MAX_AGENTS
+#define MAX_AGENTS 8
+#endif
+#ifndef AUDIT_SLOTS
+#define AUDIT_SLOTS 64
+#endif
+
 #define CONF_VERSION "1.0.4"
 #define CONF_DEFAULT_USER "arena"
 #define CONF_DEFAULT_PASS "omniarena"
@@ -42,13 +55,19 @@ enum conf_isolation { CONF_ANY, CONF_KERNEL };
 /* [agent NAME]: what holds for this one; numbers are CONF_UNSET where nothing is said. */
 struct conf_agent { char name[CONF_NAME_MAX + 1], token[136]; int64_t profile, token_budget, rate; };
 
+/* The password as it is stored: PBKDF2-HMAC-SHA256; iterations 0: none. */
+enum { CONF_SALT = 16, CONF_KEY = 32 };
+struct conf_secret { unsigned char salt[CONF_SALT], key[CONF_KEY]; uint32_t iterations; };
+
 struct conf {
 	char listen[64], cors_origin[256], token_file[256], config[256], audit_log[256], state_dir[256];
 	uint64_t port, max_running, warm_cells, output_limit, max_connections;
-	uint64_t profile, timeout_ms, max_rps, max_rate_per_agent, default_token_budget, max_agents, audit_slots;
+	uint64_t profile, timeout_ms, max_rps, max_rate_per_agent, default_token_budget, max_agents, address_connections;
+	uint64_t audit_slots, audit_rotate_bytes, audit_keep;
 	uint64_t require_isolation;
 	uint32_t fixed, named;                  /* bit i: key i was set outside the policy file; anywhere */
 	char user[64], pass[136], token[264];
+	struct conf_secret secret;              /* instead of pass */
 	bool own_pass, own_token;               /* neither is the published default */
 	bool accept_pass, accept_token;
 	struct conf_agent agent[CONF_AGENTS];
@@ -68,7 +87,11 @@ bool conf_read_fd(int fd, struct buf *text);
  * checks that its sections are known. When running, what can't change any more stays, and *restart
  * says that something would. False: why has a sentence with file:line, and c is as before. */
 bool conf_apply(struct conf *c, struct str text, bool running, bool *restart, char *why, size_t cap);
-/* Reads the token, decides which credentials hold, and ends the process with a sentence where the
+/* Which credentials hold, once secret, pass or token are set. */
+void conf_decide(struct conf *c);
+/* The text of the password file. */
+void conf_write_secret(const struct conf_secret *s, struct buf *out);
+/* Reads token and password, decides which credentials hold, and ends the process with a sentence where the
  * published ones would be reachable from other hosts. */
 void conf_credentials(struct conf *c);
 /* True for an address that only this host can reach. */

@@ -14,6 +14,11 @@ static const struct { char name[20]; bool list; } headers[HTTP_HEADER_COUNT] = {
 	[HTTP_ORIGIN] = {"origin", false},
 	[HTTP_CONNECTION] = {"connection", true},
 	[HTTP_X_AGENT] = {"x-agent", false},
+	[HTTP_X_MODEL] = {"x-model", false},
+	[HTTP_X_TOKENS_IN] = {"x-tokens-in", false},
+	[HTTP_X_TOKENS_OUT] = {"x-tokens-out", false},
+	[HTTP_ACCEPT] = {"accept", true},
+	[HTTP_LAST_EVENT_ID] = {"last-event-id", false},
 };
 
 static const struct { char name[8]; enum http_method method; } methods[] = {
@@ -363,7 +368,7 @@ void http_head(struct buf *b, const struct http_reply *r)
 		buf_str(b, "\r\nContent-Type: ");
 		buf_str(b, r->type);
 	}
-	if (r->status != 204) { /* RFC 9110 section 8.6 forbids a length there */
+	if (r->status != 204 && !r->stream) { /* RFC 9110 section 8.6 forbids a length there */
 		buf_str(b, "\r\nContent-Length: ");
 		buf_uint(b, r->length);
 	}

@@ -19,7 +19,7 @@ enum http_method { HTTP_GET = 1, HTTP_HEAD = 2, HTTP_POST = 4, HTTP_DELETE = 8, 
 /* The headers that anybody reads. */
 enum http_header {
 	HTTP_HOST, HTTP_AUTHORIZATION, HTTP_CONTENT_LENGTH, HTTP_TRANSFER_ENCODING, HTTP_EXPECT, HTTP_ORIGIN,
-	HTTP_CONNECTION, HTTP_X_AGENT, HTTP_HEADER_COUNT,
+	HTTP_CONNECTION, HTTP_X_AGENT, HTTP_X_MODEL, HTTP_X_TOKENS_IN, HTTP_X_TOKENS_OUT, HTTP_ACCEPT, HTTP_LAST_EVENT_ID, HTTP_HEADER_COUNT,
 };
 
 enum { HTTP_MORE = 0, HTTP_DONE = 1 }; /* else a status from 400 on */
@@ -61,7 +61,7 @@ struct http_reply {
 	const char *extra;       /* whole header lines of our own, or NULL */
 	struct str origin;       /* for Access-Control-Allow-Origin; already checked; .n 0: none */
 	uint64_t length;
-	bool close, http10;
+	bool close, http10, stream; /* stream: the end of the connection is the body's, RFC 9112 section 6.3 */
 };
 
 void http_head(struct buf *b, const struct http_reply *r);

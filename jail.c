@@ -341,11 +341,13 @@ static bool slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
 			/* half of what others weigh, so that a busy cell leaves the daemon its turn */
 			(void)(g->v2 ? set_value(dir, "cpu.weight", 50) : set_value(dir, "cpu.shares", 512));
 		}
+		if (!s->open && i == 1) /* before 4.11 there is none, and a full number of processes is not told */
+			s->event_fd[JAIL_PIDS] = open(path("%s/pids.events", dir), O_RDONLY | O_CLOEXEC);
 		if (s->open || (g->v2 && i))
 			continue;
 		if ((s->join_fd[i] = open(path("%s/cgroup.procs", dir), O_WRONLY | O_CLOEXEC)) < 0)
 			return false;
-		if (i == 0 && (s->oom_fd = open(path("%s/%s", dir, g->v2 ? "memory.events" : "memory.oom_control"), O_RDONLY | O_CLOEXEC)) < 0)
+		if (i == 0 && (s->event_fd[JAIL_OOM] = open(path("%s/%s", dir, g->v2 ? "memory.events" : "memory.oom_control"), O_RDONLY | O_CLOEXEC)) < 0)
 			return false;
 	}
 	return true;
@@ -679,6 +681,7 @@ bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_e
 		return fail(e, "no supplementary groups");
 	/* since 5.14 RLIMIT_NPROC counts within a user namespace, before over the whole host */
 	j->shared_count = mode == JAIL_USER ? !sys_kernel_since(5, 14) : j->uid_base == (uid_t)-1;
+	j->notify = sys_can_notify();
 	j->landlock_abi = sys_landlock_abi();
 	if (j->landlock_abi == 0)
 		missing(j, LAYER_LANDLOCK, "this kernel has no Landlock", 0);
@@ -732,7 +735,7 @@ static int make_netns(const struct jail *j)
 
 static void slot_close(struct jail_slot *s)
 {
-	int *fds[] = {&s->net_fd, &s->user_fd, &s->join_fd[0], &s->join_fd[1], &s->join_fd[2], &s->oom_fd};
+	int *fds[] = {&s->net_fd, &s->user_fd, &s->join_fd[0], &s->join_fd[1], &s->join_fd[2], &s->event_fd[0], &s->event_fd[1]};
 	for (size_t i = 0; i < countof(fds); i++) {
 		if (*fds[i] >= 0)
 			(void)close(*fds[i]);
@@ -775,7 +778,7 @@ bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, stru
 	if (s->open && s->profile == profile)
 		return true;
 	if (!s->open) {
-		s->net_fd = s->user_fd = s->join_fd[0] = s->join_fd[1] = s->join_fd[2] = s->oom_fd = -1;
+		s->net_fd = s->user_fd = s->join_fd[0] = s->join_fd[1] = s->join_fd[2] = s->event_fd[0] = s->event_fd[1] = -1;
 		if ((j->mode & NAMESPACED) && (s->net_fd = make_netns(j)) < 0) {
 			(void)fail(e, "network namespace");
 			slot_close(s);
@@ -892,8 +895,9 @@ static enum result step_fds(const struct site *c)
 
 	for (int i = 0; i < MSG_FDS; i++)
 		source[n] = c->fds[i], target[n++] = standard[i];
-	if (c->s->oom_fd >= 0)
-		source[n] = c->s->oom_fd, target[n++] = CELL_OOM;
+	for (int i = 0; i < JAIL_EVENTS; i++)
+		if (c->s->event_fd[i] >= 0)
+			source[n] = c->s->event_fd[i], target[n++] = CELL_EVENTS + i;
 	for (int i = 0; i < JAIL_CONTROLLERS; i++)
 		if (c->s->join_fd[i] >= 0)
 			source[n] = c->s->join_fd[i], target[n++] = CELL_JOIN + i;
@@ -1052,11 +1056,19 @@ static enum result step_landlock(const struct site *c)
 static enum result step_seccomp(const struct site *c)
 {
 	struct sys_bpf_insn program[BPF_MAX_INSNS];
-	const struct bpf_ask ask = {
+	struct bpf_ask ask = {
 		.arch = SYS_ARCH_HERE, .role = BPF_CELL, .memcg = c->j->cgroup,
 		.memfd = c->j->cgroup && !c->p->noexec, .strict = c->p->noexec, .shared_pids = c->j->mode == JAIL_BASIC,
+		.notify = c->j->notify,
 	};
 	size_t n = bpf_build(&ask, program);
+	if (c->j->notify) {
+		int fd = n > 0 ? sys_seccomp_listen(program, n) : -1;
+		if (fd >= 0 || errno != EBUSY)
+			return ok_if(fd >= 0 && dup3(fd, CELL_NOTICES, O_CLOEXEC) >= 0 && close(fd) == 0);
+		ask.notify = false; /* a container around us listens already: then nobody explains */
+		n = bpf_build(&ask, program);
+	}
 	return ok_if(n > 0 && sys_seccomp(program, n) == 0);
 }
 

@@ -14,7 +14,8 @@
 enum jail_mode { JAIL_ROOT = 1, JAIL_USER = 2, JAIL_BASIC = 4 };
 
 /* Fds of a cell under construction and of its process 1, at fixed places. */
-enum { CELL_CTL = 3, CELL_OOM = 4, CELL_JOIN = 5, CELL_FDS = CELL_JOIN + 3 };
+enum { JAIL_OOM, JAIL_PIDS, JAIL_EVENTS }; /* files of the cgroup that count what its limits refused */
+enum { CELL_CTL = 3, CELL_EVENTS = 4, CELL_JOIN = 6, CELL_FDS = CELL_JOIN + 3, CELL_NOTICES = 30 };
 enum { CELL_UID = 1000 /* inside a user namespace */, JAIL_CONTROLLERS = 3 };
 
 /* What all cells of one warden share; made once. */
@@ -28,6 +29,7 @@ struct jail {
 	char tmp[32]; /* basic: our folder in the host's /tmp, locked as long as we live */
 	int landlock_abi;
 	bool userns, cgroup;
+	bool notify; /* refused calls are told to process 1, which says so in its result */
 	bool in_userns; /* the warden lives in a user namespace: ours, or the container's */
 	bool shared_count; /* RLIMIT_NPROC counts processes that are not the cell's */
 	unsigned masks; /* bit i: this host has file i of the list that is masked in /proc */
@@ -41,7 +43,7 @@ struct jail {
  * namespace is the same: its maps are written once (user_namespaces(7)). */
 struct jail_slot {
 	uint32_t n, profile; /* profile: the one its cgroup is set to, CONF_PROFILES for none */
-	int net_fd, user_fd, join_fd[JAIL_CONTROLLERS], oom_fd;
+	int net_fd, user_fd, join_fd[JAIL_CONTROLLERS], event_fd[JAIL_EVENTS];
 	char tmp[40]; /* the writable folder: /tmp, or in basic one of the cell's own */
 	bool open;
 };

@@ -15,7 +15,11 @@
  * All three bits (stdout ended, stderr ended, result there) are the end. */
 #include "job.h"
 
+#include "denied.h"
+#include "json.h"
+
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -24,6 +28,8 @@
 
 enum {
 	QUEUE_MS = 2000,  /* longest wait for a cell */
+	FILES_MS = 5000,  /* for files that are given back */
+	CONTENTS = MSG_CONTENTS_MAX / 3 * 4 + MSG_FILES_BYTES * 6 + MSG_FILES_MAX * 8,
 	REPORT_MS = 500,  /* a cell that is asked to end and report has this long, then it is killed */
 	RETRY_MS = 250,   /* pause after a cell that could not be made */
 	SCRATCH = 65536, READS_A_TURN = 4,
@@ -32,15 +38,15 @@ enum {
 	RELEASE = 65536,  /* touched memory beyond this goes back to the kernel */
 };
 
-bool job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, uint32_t layers)
+bool job_init(struct jobs *q, const struct conf *c, struct loop *l, struct audit *audit, struct agents *agents, int wall, uint32_t layers)
 {
 	*q = (struct jobs){
-		.loop = l, .wall = wall, .wall_slot = -1, .layers = layers, .profile = (uint32_t)c->profile,
+		.loop = l, .audit = audit, .agents = agents, .wall = wall, .wall_slot = -1, .layers = layers, .profile = (uint32_t)c->profile,
 		.jobs = 2 * c->max_running, .cells = c->max_running + c->warm_cells, .warm = c->warm_cells,
 		.max_running = c->max_running, .output_limit = c->output_limit,
 		.retry = {.kind = JOB_RETRY, .place = -1}, .answer = {.fd = -1},
 	};
-	size_t each = 2 * q->output_limit + MSG_TEXT_MAX + MSG_FILES_BYTES + TAIL;
+	size_t each = 2 * q->output_limit + MSG_TEXT_MAX + 2 * MSG_FILES_BYTES + TAIL + CONTENTS + 8 * MSG_FILES_BYTES + DENIED_TEXT;
 	size_t all = q->jobs * (each + sizeof *q->job) + q->cells * sizeof *q->cell + SCRATCH + MSG_ASK_MAX;
 	/* reserved once, touched only as far as output really comes */
 	char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -55,13 +61,14 @@ bool job_init(struct jobs *q, const struct conf *c, struct loop *l, int wall, ui
 		struct job *j = &q->job[i];
 		struct { struct buf *b; size_t cap; } part[] = {
 			{&j->out, q->output_limit}, {&j->err, q->output_limit}, {&j->text, MSG_TEXT_MAX},
-			{&j->files, MSG_FILES_BYTES}, {&j->tail, TAIL},
+			{&j->files, MSG_FILES_BYTES}, {&j->tail, TAIL}, {&j->want, MSG_FILES_BYTES}, {&j->contents, CONTENTS},
+			{&j->absent, 8 * MSG_FILES_BYTES}, {&j->denied, DENIED_TEXT},
 		};
 		for (size_t k = 0; k < countof(part); p += part[k++].cap)
 			*part[k].b = (struct buf){p, 0, part[k].cap, false};
 		j->timer = (struct timer){.kind = JOB_TIMER, .id = (uint32_t)i, .place = -1};
 		j->id = (uint32_t)i;
-		j->cell = -1;
+		j->cell = j->put_fd = -1;
 	}
 	for (size_t i = 0; i < q->cells; i++) {
 		q->cell[i].id = (uint32_t)i;
@@ -195,9 +202,9 @@ void job_set_profile(struct jobs *q, uint32_t profile)
 	q->profile = profile;
 }
 
-bool job_ask(struct jobs *q, enum msg_type type, uint32_t id, struct str text)
+bool job_ask(struct jobs *q, enum msg_type type, uint32_t what, uint32_t id, struct str text)
 {
-	const struct msg_ask ask = {.type = type, .id = id, .bytes = (uint32_t)text.n};
+	const struct msg_ask ask = {.type = type, .id = id, .profile = what, .bytes = (uint32_t)text.n};
 	return !q->lost && msg_send(q->wall, &ask, sizeof ask, text.p, text.n, NULL, 0, MSG_DONTWAIT) == 0;
 }
 
@@ -209,7 +216,7 @@ struct job *job_find(struct jobs *q, uint32_t id)
 	return place < q->jobs && q->job[place].id == id && q->job[place].st != JOB_FREE ? &q->job[place] : NULL;
 }
 
-struct job *job_new(struct jobs *q, uint32_t conn)
+struct job *job_new(struct jobs *q, uint32_t conn, struct agent *who)
 {
 	for (size_t i = 0; i < q->jobs; i++) {
 		struct job *j = &q->job[i];
@@ -217,6 +224,13 @@ struct job *job_new(struct jobs *q, uint32_t conn)
 			continue;
 		j->st = JOB_FILLING;
 		j->conn = conn;
+		j->who = who;
+		who->running++;
+		j->run = 0;
+		j->would = NULL;
+		j->shell = j->base64 = j->want_all = j->got_any = false;
+		j->wants = j->wanted = 0;
+		j->content_bytes = 0;
 		j->serial = q->serial++;
 		j->ended = 0;
 		j->has_result = false;
@@ -243,11 +257,81 @@ static void leave(struct jobs *q, struct job *j)
 	loop_timer_off(q->loop, &j->timer);
 }
 
+void job_name_words(const struct job *j, struct audit_event *e)
+{
+	e->cwd = str_of(j->text.p);
+	const char *word = j->text.p + e->cwd.n + 1, *end = word;
+	for (uint32_t i = 0; i < j->head.argc; i++)
+		end += strlen(end) + 1;
+	e->agent = j->who->name;
+	e->profile = conf_profile(j->profile)->name;
+	e->argc = j->shell ? 0 : j->head.argc;
+	e->cmd = (struct str){word, (size_t)(end - word)};
+	for (int i = 0; j->shell && i < 2; i++) { /* of "/bin/sh -c TEXT" the text */
+		size_t skip = strlen(e->cmd.p) + 1;
+		e->cmd = (struct str){e->cmd.p + skip, e->cmd.n - skip};
+	}
+	e->cmd.n -= j->shell;
+}
+
+/* The intent, before the command starts: false when it can't be written. */
+static bool announce(struct jobs *q, struct job *j)
+{
+	struct audit_event e = {.kind = AUDIT_RUN};
+	if (j->run)
+		return true; /* for a cell that died before it could begin */
+	job_name_words(j, &e);
+	j->run = audit_put(q->audit, &e);
+	return j->run != 0;
+}
+
+int job_exit_code(const struct job *j)
+{
+	if (j->outcome == JOB_TIMED_OUT)
+		return 124; /* timeout(1) */
+	return !j->has_result ? 128 + SIGKILL : WIFSIGNALED(j->res.status) ? 128 + WTERMSIG(j->res.status) : WEXITSTATUS(j->res.status);
+}
+
+/* What the jail refused, for the reply and the log. */
+static void explain(struct jobs *q, struct job *j, struct audit_event *e)
+{
+	const struct denied_ask ask = {
+		.profile = j->profile, .res = j->has_result ? &j->res : NULL, .exit_code = e->exit_code, .words = e->cmd,
+		.err = {j->err.p, j->err.n < 65536 ? j->err.n : 65536}, .names = q->lists_text.p, .forbidden = q->lists_head.count[0],
+		.allowed = q->lists_head.count[1],
+	};
+	denied_write(&ask, &j->denied);
+	e->denied = (struct str){j->denied.p, j->denied.n};
+}
+
+/* How a command that was announced ended. */
+static void record(struct jobs *q, struct job *j, const char *result)
+{
+	uint64_t bytes = j->out.n + j->err.n, took_us = j->end_us - j->start_us;
+	struct audit_event e = {.kind = AUDIT_EXEC, .result = result, .run = j->run, .out_bytes = bytes, .duration_ms = (took_us + 500) / 1000};
+
+	if (!j->run)
+		return;
+	job_name_words(j, &e);
+	e.exit_code = job_exit_code(j);
+	explain(q, j, &e);
+	if (e.cmd.n > AUDIT_CMD_MAX) { /* the whole stands in the intent */
+		e.argc = 0;
+		e.cmd.n = AUDIT_CMD_MAX;
+	}
+	(void)audit_put(q->audit, &e); /* if there is no room, that is counted there */
+	if (j->outcome <= JOB_CELL_DIED)
+		agent_ran(q->agents, j->who, bytes, took_us, j->outcome == JOB_TIMED_OUT);
+	j->run = 0;
+}
+
 static void finish(struct jobs *q, struct job *j, enum job_outcome outcome)
 {
 	leave(q, j);
 	j->end_us = now_us();
 	j->outcome = outcome;
+	record(q, j, outcome == JOB_TIMED_OUT ? "TIMEOUT" : outcome == JOB_CELL_DIED ? "DIED" : outcome != JOB_RAN ? "NOT_RUN" :
+	             j->res.oom ? "OOM" : j->would ? "WOULD_BLOCK" : "OK");
 	j->st = JOB_DONE;
 	q->done++;
 }
@@ -261,11 +345,24 @@ void job_drop(struct jobs *q, struct job *j)
 	}
 	q->done -= j->st == JOB_DONE;
 	leave(q, j);
+	if (j->run) {
+		j->end_us = now_us();
+		j->outcome = JOB_CELL_DIED;
+		record(q, j, "CANCELLED");
+	}
+	j->who->running--;
 	release(&j->out);
 	release(&j->err);
 	release(&j->text);
 	release(&j->files);
 	release(&j->tail);
+	release(&j->want);
+	release(&j->contents);
+	release(&j->absent);
+	release(&j->denied);
+	if (j->put_fd >= 0)
+		(void)close(j->put_fd); /* in memory */
+	j->put_fd = -1;
 	j->st = JOB_FREE;
 	j->id += JOB_PLACES; /* an old id finds nothing from now on */
 	j->timer.id = j->id;
@@ -306,7 +403,11 @@ static bool hand_over(struct jobs *q, struct job *j, size_t place)
 	struct cell *c = &q->cell[place];
 
 	j->head.text_bytes = (uint32_t)j->text.n;
-	if (msg_send(c->fd[JOB_FD_CTL], &j->head, sizeof j->head, j->text.p, j->text.n, NULL, 0, MSG_DONTWAIT) < 0) {
+	if (!announce(q, j)) {
+		finish(q, j, JOB_NO_LOG);
+		return true;
+	}
+	if (msg_send(c->fd[JOB_FD_CTL], &j->head, sizeof j->head, j->text.p, j->text.n, &j->put_fd, j->put_fd >= 0, MSG_DONTWAIT) < 0) {
 		bool size = errno == EMSGSIZE || errno == ENOBUFS || errno == EAGAIN;
 		if (!size) {
 			cell_end(q, c);
@@ -407,6 +508,7 @@ static bool other_news(struct jobs *q, const struct msg_tell *t, const int *fds)
 		return false;
 	q->answer.type = t->type;
 	q->answer.id = t->id;
+	q->answer.what = t->what;
 	q->answer.fd = fds[0];
 	memcpy(q->answer.why, t->why, sizeof t->why);
 	return true;
@@ -507,6 +609,95 @@ static bool result_is_whole(const struct msg_result *r, const char *names, long 
 	       (WIFEXITED(r->status) || WIFSIGNALED(r->status));
 }
 
+/* Nothing more comes from process 1. */
+static void end_result(struct jobs *q, struct cell *c, struct job *j)
+{
+	j->ended |= JOB_RESULT;
+	cell_close(q, c, JOB_FD_CTL);
+	/* the pipes' last bytes are there already or never come */
+	loop_timer(q->loop, &j->timer, REPORT_MS);
+}
+
+/* ---- files given back ---- */
+
+static bool ask_contents(struct jobs *q, struct cell *c, struct job *j)
+{
+	if (j->want_all) {
+		buf_put(&j->want, j->files.p, j->files.n);
+		j->wants = j->res.files;
+	}
+	const struct msg_want want = {.type = MSG_WANT, .count = j->wants, .bytes = (uint32_t)j->want.n};
+	if (j->wants == 0 || msg_send(c->fd[JOB_FD_CTL], &want, sizeof want, j->want.p, j->want.n, NULL, 0, MSG_DONTWAIT) < 0)
+		return false;
+	loop_timer(q->loop, &j->timer, FILES_MS);
+	return true;
+}
+
+static struct str wanted_name(const struct job *j, uint32_t index)
+{
+	const char *name = j->want.p;
+	while (index--)
+		name += strlen(name) + 1;
+	return str_of(name);
+}
+
+static void name_absent(struct job *j, uint32_t index)
+{
+	struct json_writer w = {.b = &j->absent};
+	buf_str(&j->absent, j->absent.n ? "," : "");
+	(void)json_string(&w, wanted_name(j, index)); /* what is no UTF-8 shows as U+FFFD */
+}
+
+/* One piece: its base64 goes behind what is there. False: that was the end, or no sense. */
+static bool take_content(struct job *j, const struct msg_content *m, const char *data, long n)
+{
+	struct json_writer w = {.b = &j->contents};
+
+	if (n < (long)sizeof *m || m->type != MSG_CONTENT || m->bytes != (size_t)n - sizeof *m || m->index != j->wanted || m->index >= j->wants ||
+	    m->bytes > MSG_CONTENTS_MAX - j->content_bytes)
+		return false;
+	j->content_bytes += m->bytes;
+	if (!m->absent && !j->got_any) {
+		buf_str(&j->contents, j->contents.n ? "," : "");
+		(void)json_string(&w, wanted_name(j, j->wanted));
+		buf_str(&j->contents, ":\"");
+	}
+	for (size_t at = 0; at < m->bytes; at += 3) {
+		char four[4];
+		base64_group((const unsigned char *)data + at, m->bytes - at < 3 ? m->bytes - at : 3, four);
+		buf_put(&j->contents, four, sizeof four);
+	}
+	j->got_any = !m->absent;
+	if (m->absent)
+		name_absent(j, j->wanted);
+	else if (m->bytes < MSG_CONTENT_BYTES)
+		buf_str(&j->contents, "\"");
+	if (m->absent || m->bytes < MSG_CONTENT_BYTES)
+		j->wanted++, j->got_any = false;
+	return true;
+}
+
+/* What has not come is absent; a piece that misses its end is closed. */
+static void end_contents(struct job *j)
+{
+	if (j->got_any)
+		buf_str(&j->contents, "\"");
+	for (; j->wanted < j->wants; j->wanted++)
+		name_absent(j, j->wanted);
+}
+
+static void cell_content(struct jobs *q, struct cell *c, struct job *j)
+{
+	static struct { struct msg_content m; char data[MSG_CONTENT_BYTES]; } in;
+	long n = msg_recv(c->fd[JOB_FD_CTL], &in, sizeof in, NULL, 0, MSG_DONTWAIT);
+
+	if ((n < 0 && errno == EAGAIN) || take_content(j, &in.m, in.data, n))
+		return;
+	end_contents(j);
+	end_result(q, c, j);
+	check_end(q, j);
+}
+
 static void cell_result(struct jobs *q, struct cell *c, struct job *j)
 {
 	static struct { struct msg_result r; char names[MSG_FILES_BYTES]; } in;
@@ -520,11 +711,9 @@ static void cell_result(struct jobs *q, struct cell *c, struct job *j)
 		j->res = in.r;
 		buf_put(&j->files, in.names, in.r.files_bytes);
 		j->has_result = true;
-		j->ended |= JOB_RESULT;
-		cell_close(q, c, JOB_FD_CTL);
 		cell_close(q, c, JOB_FD_IN);
-		/* the pipes' last bytes are there already or never come */
-		loop_timer(q->loop, &j->timer, REPORT_MS);
+		if (!ask_contents(q, c, j))
+			end_result(q, c, j);
 	}
 	check_end(q, j);
 }
@@ -568,6 +757,8 @@ void job_event(struct jobs *q, uint32_t kind, uint32_t id)
 			cell_ready(q, c, &r, n);
 		else
 			cell_end(q, c); /* a waiting cell has nothing to say but its end */
+	} else if (j && kind == JOB_CTL && j->has_result) {
+		cell_content(q, c, j);
 	} else if (j && kind == JOB_CTL) {
 		cell_result(q, c, j);
 	} else if (j && kind == JOB_IN) {
@@ -588,6 +779,10 @@ void job_timer(struct jobs *q, struct timer *t)
 		return;
 	if (j->st == JOB_QUEUED) {
 		finish(q, j, JOB_BUSY);
+	} else if (j->has_result && !(j->ended & JOB_RESULT)) {
+		end_contents(j); /* what did not come in time */
+		end_result(q, &q->cell[j->cell], j);
+		check_end(q, j);
 	} else if (j->ended & JOB_RESULT) {
 		/* ended, and somebody who can't be of this cell still holds its pipes' other ends */
 		j->ended = JOB_ENDED;

@@ -222,6 +222,27 @@ const char *json_check(struct str in, size_t *at)
 	return r.error;
 }
 
+const char *json_fields(struct str object, const struct json_field *known, size_t n, struct json_token *out)
+{
+	struct json_reader r = {.in = object};
+
+	if (json_next(&r).kind != JSON_OBJECT)
+		return "a JSON object is needed";
+	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE;) {
+		(void)json_skip(&r, &t); /* checked before */
+		for (size_t f = 0; f < n; f++) {
+			if (!json_is(t.key, known[f].name))
+				continue;
+			if (out[f].kind != JSON_END)
+				return "a field is given twice";
+			if (t.kind != known[f].kind && known[f].kind != JSON_END)
+				return known[f].needs;
+			out[f] = t;
+		}
+	}
+	return NULL;
+}
+
 static size_t utf8_write(char *out, uint32_t cp)
 {
 	if (cp < 0x80) {
@@ -303,8 +324,12 @@ static size_t escape_one(struct str s, char out[8], size_t *used, bool *lossy)
 		out[1] = to[at - from];
 		return 2;
 	}
-	/* DEL is legal JSON, but a log that is read in a terminal is better off without */
-	if (c < 0x20 || c == 0x7f) {
+	/* DEL and U+0080 to U+009F are legal JSON, but a log that is read in a terminal is better off without */
+	if (c == 0xc2 && s.n > 1 && (unsigned char)s.p[1] >= 0x80 && (unsigned char)s.p[1] < 0xa0) {
+		*used = 2;
+		c = (unsigned char)s.p[1];
+	}
+	if (c < 0x20 || c == 0x7f || *used == 2) {
 		memcpy(out, "\\u00", 4);
 		out[4] = hex[c >> 4];
 		out[5] = hex[c & 15];

@@ -973,3 +973,32 @@ void policy_judge(const struct policy *p, const struct policy_ask *ask, struct v
 	if (ask->profile != CONF_PERMISSIVE)
 		v->code = v->would;
 }
+
+const char *policy_set(struct policy *p, const char *key, uint64_t value)
+{
+	char text[96];
+	struct buf b = {text, 0, sizeof text, false};
+	struct conf_reader r = {.rest = {p->file, p->file_n}};
+	struct str entry, name;
+	size_t at = p->file_n, gone = 0;
+	bool config = false;
+
+	while (gone == 0 && conf_next(&r, &entry)) {
+		if (!str_eq(r.section, "config"))
+			continue;
+		config = true;
+		at = (size_t)(r.raw.p - p->file) + r.raw.n; /* behind the section's last entry */
+		struct str rest = entry;
+		(void)str_cut(&rest, '=', &name);
+		while (name.n && (name.p[name.n - 1] == ' ' || name.p[name.n - 1] == '\t'))
+			name.n--;
+		if (str_eq(name, key)) /* in its place, before its comment */
+			at = (size_t)(entry.p - p->file), gone = entry.n;
+	}
+	if (gone == 0 && at && p->file[at - 1] != '\n')
+		buf_str(&b, "\n");
+	buf_printf(&b, "%s%s=%llu%s", config ? "" : "[config]\n", key, (unsigned long long)value, gone ? "" : "\n");
+	bool fits = splice(p, at, gone, (struct str){b.p, b.n});
+	build(p);
+	return fits ? NULL : "the policy file would be larger than 64 KiB";
+}

@@ -62,6 +62,8 @@ bool policy_is_run_by_shells(struct str variable);
 const char *policy_code_name(enum policy_code c);
 /* Adds or removes a rule in p->file, whose comments stay, and in the lists. NULL, or what is wrong. */
 const char *policy_edit(struct policy *p, bool add, enum policy_list list, struct str pattern);
+/* Sets a key of [config] in p->file, whose comments stay. NULL, or what is wrong. */
+const char *policy_set(struct policy *p, const char *key, uint64_t value);
 /* The names of programs in a list, each NUL-terminated; how many. */
 size_t policy_programs(const struct policy *p, enum policy_list list, struct buf *out);
 #endif

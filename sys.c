@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -69,6 +70,36 @@ int sys_seccomp(const struct sys_bpf_insn *insn, size_t n)
 {
 	struct sys_bpf_prog prog = {(uint16_t)n, insn};
 	return prctl(PR_SET_SECCOMP, SYS_SECCOMP_MODE_FILTER, &prog, 0, 0);
+}
+
+/* seccomp(2), linux/seccomp.h */
+enum { OP_SET_FILTER = 1, OP_ACTION_AVAIL = 2, OP_NOTIF_SIZES = 3, FLAG_NEW_LISTENER = 8 };
+#define NOTIF_RECV 0xc0502100u /* _IOWR('!', 0, struct of 80 bytes) */
+#define NOTIF_SEND 0xc0182101u /* _IOWR('!', 1, struct of 24 bytes) */
+struct answer { uint64_t id; int64_t value; int32_t error; uint32_t flags; };
+_Static_assert(sizeof(struct sys_notice) == 80 && sizeof(struct answer) == 24, "the sizes are in the numbers above");
+
+bool sys_can_notify(void)
+{
+	const uint32_t action = SYS_RET_USER_NOTIF;
+	struct { uint16_t notice, answer, data; } sizes;
+	return syscall(SYS_seccomp, OP_ACTION_AVAIL, 0, &action) == 0 && syscall(SYS_seccomp, OP_NOTIF_SIZES, 0, &sizes) == 0 &&
+	       sizes.notice == sizeof(struct sys_notice) && sizes.answer == sizeof(struct answer);
+}
+
+int sys_seccomp_listen(const struct sys_bpf_insn *insn, size_t n)
+{
+	struct sys_bpf_prog prog = {(uint16_t)n, insn};
+	return (int)syscall(SYS_seccomp, OP_SET_FILTER, FLAG_NEW_LISTENER, &prog);
+}
+
+bool sys_refuse_next(int listener_fd, struct sys_notice *n)
+{
+	memset(n, 0, sizeof *n); /* the kernel insists */
+	if (ioctl(listener_fd, (int)NOTIF_RECV, n) < 0)
+		return false;
+	struct answer a = {.id = n->id, .error = -EPERM};
+	return ioctl(listener_fd, (int)NOTIF_SEND, &a) == 0;
 }
 
 struct cap_header { uint32_t version; int32_t pid; };

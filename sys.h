@@ -12,7 +12,10 @@
 #define SYS_RET_KILL_PROCESS     0x80000000u /* since 4.14 */
 #define SYS_RET_ERRNO            0x00050000u
 #define SYS_RET_ALLOW            0x7fff0000u
+#define SYS_RET_USER_NOTIF       0x7fc00000u /* since 5.0 */
 struct sys_bpf_insn { uint16_t code; uint8_t jt, jf; uint32_t k; };
+/* struct seccomp_notif: a refused call, until somebody answers it */
+struct sys_notice { uint64_t id; uint32_t pid, flags; int32_t nr; uint32_t arch; uint64_t ip, arg[6]; };
 struct sys_bpf_prog { uint16_t len; const struct sys_bpf_insn *insn; };
 
 /* linux/audit.h: what struct seccomp_data.arch holds */
@@ -72,6 +75,12 @@ int sys_close_from(int first);
 int sys_mount_restrict(const char *path, uint64_t attr_set);
 /* Installs a filter for the calling thread and what it starts; NO_NEW_PRIVS must be set. */
 int sys_seccomp(const struct sys_bpf_insn *insn, size_t n);
+/* Whether refused calls can be told to a listener: SECCOMP_GET_ACTION_AVAIL, SECCOMP_GET_NOTIF_SIZES. */
+bool sys_can_notify(void);
+/* The same filter with a listener: its fd, close-on-exec. */
+int sys_seccomp_listen(const struct sys_bpf_insn *insn, size_t n);
+/* The next refused call; answers it with EPERM. False: there is none, or who made it is gone. */
+bool sys_refuse_next(int listener_fd, struct sys_notice *n);
 /* Sets effective and permitted to caps and inheritable to none: capset(2), version 3. */
 int sys_capset(uint64_t caps);
 /* Effective, permitted and inheritable sets of the caller, or'ed together. */

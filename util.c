@@ -271,6 +271,31 @@ uint64_t now_ms(void)
 	return now_us() / 1000;
 }
 
+uint64_t now_unix_ms(void)
+{
+	struct timespec t;
+	(void)clock_gettime(CLOCK_REALTIME, &t); /* as above */
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static unsigned days_of_month(unsigned month, unsigned year)
+{
+	bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+	return month == 1 ? 28u + leap : 30u + ((month + (month < 7)) & 1);
+}
+
+struct date date_of(uint64_t unix_s)
+{
+	unsigned day = (unsigned)(unix_s / 86400), second = (unsigned)(unix_s % 86400);
+	struct date d = {.year = 1970, .weekday = (day + 4) % 7, .hour = second / 3600, .minute = second / 60 % 60, .second = second % 60};
+
+	for (unsigned n; day >= (n = days_of_month(d.month, d.year)); day -= n)
+		if (++d.month == 12)
+			d.month = 0, d.year++;
+	d.day = day + 1;
+	return d;
+}
+
 static void say(const char *fmt, va_list ap)
 {
 	char line[1024];

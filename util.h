@@ -60,6 +60,13 @@ size_t utf8_next(struct str s, size_t *bad);
 uint64_t now_ms(void);
 uint64_t now_us(void);
 
+/* Unix time, milliseconds: CLOCK_REALTIME. */
+uint64_t now_unix_ms(void);
+/* A Unix time as a date of UTC; month 0 is January, weekday 0 is Sunday. Not by libc's gmtime, which may
+ * open files of time zones. */
+struct date { unsigned year, month, day, weekday, hour, minute, second; };
+struct date date_of(uint64_t unix_s);
+
 /* One line on stderr behind "omniarena: "; a format that ends in ':' gets errno's text. die
  * ends the process with status 1: only for start-up and for children under construction. */
 void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

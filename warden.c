@@ -20,13 +20,15 @@
 
 #include "bpf.h"
 #include "cell.h"
+#include "chain.h"
 #include "msg.h"
 #include "sys.h"
 #include "util.h"
 
 static struct warden {
 	int wall;
-	const char *policy_file;
+	const struct conf *conf;
+	char file[MSG_FILES][PATH_MAX];
 	struct jail jail;
 	struct jail_slot slots[MSG_CELLS_MAX];
 	struct { pid_t pid; uint32_t id; } cells[MSG_CELLS_MAX]; /* pid 0: the slot is free */
@@ -37,17 +39,22 @@ static struct { struct msg_ask head; char text[MSG_ASK_MAX]; } asked;
 
 static _Noreturn void end(void);
 
-static void tell(enum msg_type type, uint32_t id, const char *why, const int *fds, size_t nfds)
+static void tell_of(enum msg_type type, uint32_t id, uint32_t what, const char *why, const int *fds, size_t nfds)
 {
-	struct msg_tell t = {.type = type, .id = id};
+	struct msg_tell t = {.type = type, .id = id, .what = what};
 	(void)text_printf(t.why, sizeof t.why, "%s", why);
 	if (msg_send(w.wall, &t, sizeof t, NULL, 0, fds, nfds, 0) < 0)
 		end(); /* arena is gone */
 }
 
+static void tell(enum msg_type type, uint32_t id, const char *why, const int *fds, size_t nfds)
+{
+	tell_of(type, id, 0, why, fds, nfds);
+}
+
 static void tell_failed(uint32_t id, const struct jail_error *e)
 {
-	char why[112];
+	char why[sizeof ((struct msg_tell *)0)->why];
 	(void)text_printf(why, sizeof why, "%s: %s", e->step, strerror(e->error));
 	tell(MSG_FAILED, id, why, NULL, 0);
 }
@@ -141,9 +148,21 @@ static bool ask_lists(const struct msg_ask *a)
 	return jail_set_lists(&w.jail, asked.text, a->bytes, a->count);
 }
 
+/* The folders above a file of ours; what is wrong with them, opening it says. */
+static void make_folders(const char *file)
+{
+	char dir[PATH_MAX];
+	(void)text_printf(dir, sizeof dir, "%s", file);
+	for (char *p = strchr(dir + 1, '/'); p; p = strchr(p + 1, '/')) {
+		*p = '\0';
+		(void)mkdir(dir, 0755);
+		*p = '/';
+	}
+}
+
 /* The old file, or the whole of the new one, whatever happens in between (rename(2)); what a crash leaves
- * is the .new file, which the next one replaces. Owner and mode stay. */
-static bool save(const char *to, const char *text, size_t n)
+ * is the .new file, which the next one replaces. Owner and mode stay. lasting: also when the power fails. */
+static bool save(const char *to, const char *text, size_t n, bool lasting)
 {
 	char fresh[PATH_MAX], dir[PATH_MAX];
 	struct stat old;
@@ -151,19 +170,11 @@ static bool save(const char *to, const char *text, size_t n)
 
 	if (!text_printf(fresh, sizeof fresh, "%s.new", to) || !text_printf(dir, sizeof dir, "%.*s", (int)(strrchr(to, '/') - to), to))
 		return false;
-	for (char *p = dir; p; p = strchr(p + 1, '/')) { /* a new ~/.config/omniarena; what is wrong with it, open says */
-		char *end = strchr(p + 1, '/');
-		if (end)
-			*end = '\0';
-		(void)mkdir(dir, 0755);
-		if (end)
-			*end = '/';
-	}
 	(void)unlink(fresh);
 	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return false;
-	bool ok = write(fd, text, n) == (ssize_t)n && fsync(fd) == 0 &&
+	bool ok = write(fd, text, n) == (ssize_t)n && (!lasting || fsync(fd) == 0) &&
 	          (!was || (fchown(fd, old.st_uid, old.st_gid) == 0 && fchmod(fd, old.st_mode & 07777) == 0));
 	int saved = errno;
 	ok = close(fd) == 0 && ok && rename(fresh, to) == 0;
@@ -172,7 +183,7 @@ static bool save(const char *to, const char *text, size_t n)
 		(void)unlink(fresh);
 		return false;
 	}
-	if ((fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
+	if (lasting && (fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
 		(void)fsync(fd); /* the name too; not every file system can */
 		(void)close(fd);
 	}
@@ -181,25 +192,55 @@ static bool save(const char *to, const char *text, size_t n)
 
 static bool ask_save(const struct msg_ask *a)
 {
-	char real[PATH_MAX], why[112] = "";
+	char real[PATH_MAX], why[sizeof ((struct msg_tell *)0)->why] = "";
 
-	if (!realpath(w.policy_file, real)) /* a link stays one, its target is replaced */
-		(void)text_printf(real, sizeof real, "%s", w.policy_file);
+	if (a->profile >= MSG_FILES)
+		return false;
+	make_folders(w.file[a->profile]);
+	if (!realpath(w.file[a->profile], real)) /* a link stays one, its target is replaced */
+		(void)text_printf(real, sizeof real, "%s", w.file[a->profile]);
 	errno = 0;
-	if (real[0] != '/' || !save(real, asked.text, a->bytes))
-		(void)text_printf(why, sizeof why, "the policy file can't be written: %s", strerror(errno ? errno : EINVAL));
-	tell(MSG_SAVED, a->id, why, NULL, 0);
+	if (real[0] != '/' || !save(real, asked.text, a->bytes, a->profile == MSG_POLICY || a->profile == MSG_PASSWORD))
+		(void)text_printf(why, sizeof why, "the file can't be written: %s", strerror(errno ? errno : EINVAL));
+	tell_of(MSG_SAVED, a->id, a->profile, why, NULL, 0);
 	return true;
+}
+
+/* audit.log becomes audit.log.1, and so on; the oldest one goes. */
+static void rotate(const char *path)
+{
+	char from[PATH_MAX], to[PATH_MAX];
+	for (uint64_t k = w.conf->audit_keep; k; k--) {
+		(void)text_printf(from, sizeof from, k > 1 ? "%s.%llu" : "%s", path, (unsigned long long)k - 1);
+		if (text_printf(to, sizeof to, "%s.%llu", path, (unsigned long long)k))
+			(void)rename(from, to); /* most are not there; if the log stays, it is opened again and grows */
+	}
 }
 
 static bool ask_fetch(const struct msg_ask *a)
 {
-	char why[112] = "";
-	int fd = open(w.policy_file, O_RDONLY | O_CLOEXEC);
+	char why[sizeof ((struct msg_tell *)0)->why] = "";
+	const char *log = w.conf->audit_log;
+	uint64_t cut = 0;
+	int fd;
 
-	if (fd < 0)
-		(void)text_printf(why, sizeof why, "%s", errno == ENOENT ? "" : strerror(errno));
-	tell(MSG_FETCHED, a->id, why, &fd, fd >= 0);
+	if (a->profile >= MSG_FETCHES)
+		return false;
+	if (a->profile == MSG_LOG_ROTATE)
+		rotate(log);
+	if (a->profile == MSG_FETCH_POLICY)
+		fd = open(w.file[MSG_POLICY], O_RDONLY | O_CLOEXEC);
+	else if (a->profile == MSG_LOG_READ)
+		fd = open(log, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	else {
+		make_folders(log);
+		fd = chain_open(log, &cut);
+	}
+	if (fd < 0 && !(a->profile == MSG_FETCH_POLICY && errno == ENOENT))
+		(void)text_printf(why, sizeof why, "%s", errno == EBADMSG ? "it is no audit log" : errno == ELOOP ? "it is a symbolic link" : strerror(errno));
+	else if (cut)
+		(void)text_printf(why, sizeof why, "a last line that was cut short, %llu bytes, was removed", (unsigned long long)cut);
+	tell_of(MSG_FETCHED, a->id, a->profile, why, &fd, fd >= 0);
 	if (fd >= 0)
 		(void)close(fd);
 	return true;
@@ -316,7 +357,7 @@ static bool probe(struct msg_hello *h, struct jail_error *e)
 static void confine(struct jail_error *e)
 {
 	static struct sys_bpf_insn program[BPF_MAX_INSNS];
-	const struct bpf_ask ask = {.arch = SYS_ARCH_HERE, .role = BPF_WARDEN};
+	const struct bpf_ask ask = {.arch = SYS_ARCH_HERE, .role = BPF_WARDEN, .notify = w.jail.notify};
 	size_t n = bpf_build(&ask, program);
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || n == 0 || sys_seccomp(program, n) < 0) {
@@ -326,7 +367,27 @@ static void confine(struct jail_error *e)
 	}
 }
 
-static _Noreturn void serve(enum jail_mode mode, uint16_t port)
+static void name_files(const struct conf *c)
+{
+	static const char *const names[MSG_FILES] = {[MSG_STATE] = "state", [MSG_PASSWORD] = "password", [MSG_STATE_BAD] = "state.bad"};
+	w.conf = c;
+	for (size_t i = 0; i < MSG_FILES; i++)
+		(void)text_printf(w.file[i], sizeof w.file[i], names[i] ? "%s/%s" : "%s", names[i] ? c->state_dir : c->config, names[i]);
+	make_folders(c->audit_log);
+	make_folders(w.file[MSG_STATE]);
+}
+
+/* Root that can't keep its uid gives that one what it is going to write. */
+static void give_files(const struct conf *c, uid_t uid)
+{
+	char dir[PATH_MAX];
+	const char *paths[] = {dir, c->audit_log, c->state_dir, w.file[MSG_STATE], w.file[MSG_PASSWORD]};
+	(void)text_printf(dir, sizeof dir, "%.*s", (int)(strrchr(c->audit_log, '/') - c->audit_log), c->audit_log);
+	for (size_t i = 0; i < countof(paths); i++)
+		(void)lchown(paths[i], uid, (gid_t)uid); /* if not, the log can't be written, which is told */
+}
+
+static _Noreturn void serve(enum jail_mode mode, uint16_t port, const struct conf *c)
 {
 	struct msg_hello hello = {.type = MSG_HELLO};
 	struct jail_error e = {"", 0};
@@ -341,6 +402,9 @@ static _Noreturn void serve(enum jail_mode mode, uint16_t port)
 		w.slots[n].n = n;
 	if (mode == JAIL_BASIC && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
 		die("warden: subreaper:");
+	name_files(c);
+	if (mode == JAIL_USER && jail_uid_base(port) != (uid_t)-1)
+		give_files(c, jail_uid_base(port) + MSG_CELLS_MAX - 1);
 	bool ok = jail_open(&w.jail, mode, port, &e);
 	/* a command of the same user must not find us in /proc */
 	ok = ok && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0;
@@ -373,7 +437,7 @@ static _Noreturn void serve(enum jail_mode mode, uint16_t port)
 	}
 }
 
-int warden_start(enum jail_mode mode, uint16_t port, const char *policy_file, pid_t *pid)
+int warden_start(enum jail_mode mode, uint16_t port, const struct conf *c, pid_t *pid)
 {
 	int ends[2];
 
@@ -385,8 +449,7 @@ int warden_start(enum jail_mode mode, uint16_t port, const char *policy_file, pi
 		w.wall = dup2(ends[1], 3) < 0 ? -1 : 3;
 		if (w.wall < 0 || sys_close_from(4) < 0 || fcntl(w.wall, F_SETFD, FD_CLOEXEC) < 0)
 			_exit(1);
-		w.policy_file = policy_file;
-		serve(mode, port);
+		serve(mode, port, c);
 	}
 	(void)close(ends[1]);
 	if (*pid < 0) {

@@ -1,0 +1,287 @@
+/* L2 net: who asks, how much they have had, and how fast they may go on. All memory is taken at start. */
+#include "agent.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "hash.h"
+#include "json.h"
+
+const uint32_t agent_bucket_ms[AGENT_BUCKETS] = {1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000};
+
+bool agent_init(struct agents *g, size_t max)
+{
+	*g = (struct agents){.max = max, .agent = calloc(max, sizeof *g->agent)};
+	return g->agent != NULL;
+}
+
+struct agent *agent_find(struct agents *g, struct str name)
+{
+	for (size_t i = 0; i < g->n; i++)
+		if (str_eq(name, g->agent[i].name))
+			return &g->agent[i];
+	return NULL;
+}
+
+uint64_t agent_budget(const struct agent *who, const struct conf *c)
+{
+	const struct conf_agent *section = conf_agent(c, str_of(who->name));
+	return who->budget != CONF_UNSET ? (uint64_t)who->budget :
+	       section && section->token_budget != CONF_UNSET ? (uint64_t)section->token_budget : c->default_token_budget;
+}
+
+static uint64_t seconds(uint64_t ms)
+{
+	return (ms + 999) / 1000;
+}
+
+struct agent *agent_admit(struct agents *g, const struct conf *c, struct str name, uint64_t now_ms, uint64_t *retry_s)
+{
+	struct agent *who = agent_find(g, name);
+	uint64_t wait_ms = AGENT_IDLE_MS;
+
+	if (who)
+		return who;
+	if (g->n < g->max)
+		who = &g->agent[g->n++];
+	for (size_t i = 0; !who && i < g->n; i++) {
+		struct agent *old = &g->agent[i];
+		uint64_t idle = now_ms - old->seen_ms;
+		if (old->running || old->budget > 0 || (old->budget == CONF_UNSET && agent_budget(old, c) != c->default_token_budget))
+			continue;
+		if (idle >= AGENT_IDLE_MS)
+			who = old;
+		else if (AGENT_IDLE_MS - idle < wait_ms)
+			wait_ms = AGENT_IDLE_MS - idle;
+	}
+	*retry_s = seconds(wait_ms);
+	if (!who)
+		return NULL;
+	*who = (struct agent){.budget = CONF_UNSET, .seen_ms = now_ms, .window_ms = now_ms};
+	memcpy(who->name, name.p, name.n);
+	g->changed = true;
+	return who;
+}
+
+/* ---- rates ---- */
+
+/* Slices that are a minute old count no more. */
+static void slide(struct agent *who, uint64_t now_ms)
+{
+	uint64_t now = now_ms / AGENT_SLICE_MS, at = who->window_ms / AGENT_SLICE_MS;
+	for (uint64_t k = at + 1; k <= now && k <= at + AGENT_SLICES; k++) {
+		who->window -= who->slice[k % AGENT_SLICES];
+		who->slice[k % AGENT_SLICES] = 0;
+	}
+	who->window_ms = now_ms;
+}
+
+uint32_t agent_rate(struct agent *who, uint64_t now_ms)
+{
+	slide(who, now_ms);
+	return who->window;
+}
+
+uint64_t agent_take(struct agent *who, uint64_t limit, uint64_t now_ms)
+{
+	uint64_t now = now_ms / AGENT_SLICE_MS, oldest = now - AGENT_SLICES + 1;
+	uint32_t left = agent_rate(who, now_ms);
+
+	if ((limit == 0 || left < limit) && who->slice[now % AGENT_SLICES] < UINT16_MAX) {
+		who->slice[now % AGENT_SLICES]++;
+		who->window++;
+		return 0;
+	}
+	/* the slice whose end leaves room, a minute later */
+	for (; left >= limit && oldest < now; oldest++)
+		left -= who->slice[oldest % AGENT_SLICES];
+	return seconds((oldest - 1 + AGENT_SLICES) * AGENT_SLICE_MS - now_ms);
+}
+
+uint64_t bucket_take(struct bucket *b, uint64_t per_minute, uint64_t burst, uint64_t now_ms)
+{
+	/* in units of which one request has as many as a minute has milliseconds: they drain per_minute a millisecond */
+	uint64_t drained = (now_ms - b->at_ms) * per_minute, one = 60000;
+
+	if (per_minute == 0)
+		return 0;
+	b->used = drained < b->used ? b->used - drained : 0;
+	b->at_ms = now_ms;
+	if (b->used + one > burst * one)
+		return seconds((b->used + one - burst * one + per_minute - 1) / per_minute);
+	b->used += one;
+	return 0;
+}
+
+uint64_t agent_login_wait(struct agents *g, const unsigned char address[16], bool failed, uint64_t now_ms)
+{
+	struct peer *p = NULL;
+	for (size_t i = 0; !p && i < AGENT_PEERS; i++)
+		if (memcmp(g->peer[i].address, address, sizeof g->peer[i].address) == 0)
+			p = &g->peer[i];
+	if (!p && !failed)
+		return 0;
+	if (!p) { /* in the place of whose last failure is the longest ago */
+		p = &g->peer[0];
+		for (size_t i = 1; i < AGENT_PEERS; i++)
+			if (g->peer[i].failures.at_ms < p->failures.at_ms)
+				p = &g->peer[i];
+		*p = (struct peer){.failures = {0, 0}};
+		memcpy(p->address, address, sizeof p->address);
+	}
+	struct bucket try = p->failures;
+	uint64_t wait_s = bucket_take(&try, AGENT_FAILURES, AGENT_FAILURES, now_ms);
+	if (failed && wait_s == 0)
+		p->failures = try;
+	return wait_s;
+}
+
+/* ---- counters ---- */
+
+void agent_ran(struct agents *g, struct agent *who, uint64_t bytes, uint64_t took_us, bool timed_out)
+{
+	size_t k = 0;
+	while (k < AGENT_BUCKETS && took_us > (uint64_t)agent_bucket_ms[k] * 1000)
+		k++;
+	g->total.took[k]++;
+	g->total.took_us += took_us;
+	g->total.execs++;
+	g->total.bytes += bytes;
+	g->total.timeouts += timed_out;
+	who->execs++;
+	who->bytes += bytes;
+	g->changed = true;
+}
+
+void agent_reset(struct agents *g)
+{
+	bool running = false;
+	for (size_t i = 0; i < g->n; i++)
+		running = running || g->agent[i].running;
+	for (size_t i = g->n; i-- > 0;) {
+		struct agent *who = &g->agent[i], old = *who;
+		*who = (struct agent){.budget = old.budget, .running = old.running, .seen_ms = old.seen_ms, .window_ms = old.window_ms};
+		memcpy(who->name, old.name, sizeof who->name);
+		if (!running && old.budget == CONF_UNSET) /* a command holds a pointer to its agent's place */
+			*who = g->agent[--g->n];
+	}
+	g->total = (struct totals){.execs = 0};
+	g->changed = true;
+}
+
+/* ---- the state file: a line with the digest of the rest, which is JSON ---- */
+
+static const char magic[] = "omniarena-state 1 ";
+enum { HEAD = sizeof magic - 1 + HASH_HEX + 1 };
+
+#define FIELD(type, name) {#name, offsetof(struct type, name)}
+static const struct number { const char *name; size_t offset; } total_numbers[] = {
+	FIELD(totals, execs), FIELD(totals, blocked), FIELD(totals, bytes), FIELD(totals, rate_limited), FIELD(totals, over_budget),
+	FIELD(totals, auth_failures), FIELD(totals, timeouts),
+}, agent_numbers[] = {
+	FIELD(agent, execs), FIELD(agent, blocked), FIELD(agent, bytes), FIELD(agent, rate_limited), FIELD(agent, over_budget),
+	FIELD(agent, tokens_in), FIELD(agent, tokens_out), FIELD(agent, budget), FIELD(agent, active_s),
+};
+
+static void put_numbers(struct json_writer *w, const void *from, const struct number *field, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		int64_t v;
+		memcpy(&v, (const char *)from + field[i].offset, sizeof v);
+		json_put_number(w, field[i].name, v);
+	}
+}
+
+void agent_save(const struct agents *g, const struct chain *head, struct buf *out)
+{
+	struct json_writer w = {.b = out};
+	char digest[HASH_HEX];
+
+	if (out->cap < HEAD) {
+		out->full = true;
+		return;
+	}
+	out->n = HEAD;
+	json_open(&w, true);
+	json_put_number(&w, "head_seq", (int64_t)head->seq);
+	json_put_string(&w, "head_hash", (struct str){head->hash, HASH_HEX});
+	json_key(&w, "totals");
+	json_open(&w, true);
+	put_numbers(&w, &g->total, total_numbers, countof(total_numbers));
+	json_close(&w);
+	json_key(&w, "agents");
+	json_open(&w, false);
+	for (size_t i = 0; i < g->n; i++) {
+		json_open(&w, true);
+		json_put_string(&w, "name", str_of(g->agent[i].name));
+		json_put_string(&w, "model", str_of(g->agent[i].model));
+		put_numbers(&w, &g->agent[i], agent_numbers, countof(agent_numbers));
+		json_close(&w);
+	}
+	json_close(&w);
+	json_close(&w);
+	buf_put(out, "\n", 1);
+	sha256_hex((struct str){out->p + HEAD, out->n - HEAD}, digest);
+	struct buf line = {out->p, 0, HEAD, false};
+	buf_printf(&line, "%s%.*s\n", magic, HASH_HEX, digest);
+}
+
+/* What the digest covers was written by us, so only what a later version might add is met here. */
+static void take_number(void *to, const struct number *field, size_t n, const struct json_token *t)
+{
+	int64_t v;
+	for (size_t i = 0; i < n; i++)
+		if (t->kind == JSON_NUMBER && json_is(t->key, field[i].name) && json_int(t->text, &v))
+			memcpy((char *)to + field[i].offset, &v, sizeof v);
+}
+
+static void take_text(char *to, size_t cap, struct json_token *t, const char *name)
+{
+	if (t->kind != JSON_STRING || !json_is(t->key, name))
+		return;
+	struct str s = json_unescape(t->text);
+	if (s.n < cap)
+		memcpy(to, s.p, s.n);
+}
+
+static void take_agents(struct agents *g, struct json_reader *r)
+{
+	for (struct json_token t; (t = json_next(r)).kind == JSON_OBJECT;) {
+		struct agent who = {.budget = CONF_UNSET};
+		while ((t = json_next(r)).kind != JSON_CLOSE && t.kind != JSON_END) {
+			(void)json_skip(r, &t);
+			take_text(who.name, sizeof who.name, &t, "name");
+			take_text(who.model, sizeof who.model, &t, "model");
+			take_number(&who, agent_numbers, countof(agent_numbers), &t);
+		}
+		if (g->n < g->max && conf_is_name(str_of(who.name)))
+			g->agent[g->n++] = who;
+	}
+}
+
+bool agent_load(struct agents *g, struct chain *head, struct str text)
+{
+	struct json_reader r = {.in = {text.p + HEAD, text.n - HEAD}};
+	char digest[HASH_HEX];
+	size_t at;
+
+	if (text.n < HEAD || memcmp(text.p, magic, sizeof magic - 1) != 0)
+		return false;
+	sha256_hex(r.in, digest);
+	if (memcmp(text.p + sizeof magic - 1, digest, HASH_HEX) != 0 || json_check(r.in, &at))
+		return false;
+	(void)json_next(&r);
+	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE && t.kind != JSON_END;) {
+		take_number(head, &(const struct number){"head_seq", offsetof(struct chain, seq)}, 1, &t);
+		if (t.kind == JSON_STRING && json_is(t.key, "head_hash") && t.text.n == HASH_HEX)
+			memcpy(head->hash, t.text.p, HASH_HEX);
+		else if (t.kind == JSON_ARRAY && json_is(t.key, "agents"))
+			take_agents(g, &r);
+		else if (t.kind == JSON_OBJECT && json_is(t.key, "totals"))
+			while ((t = json_next(&r)).kind != JSON_CLOSE && t.kind != JSON_END)
+				take_number(&g->total, total_numbers, countof(total_numbers), &t);
+		else
+			(void)json_skip(&r, &t);
+	}
+	return true;
+}

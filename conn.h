@@ -1,0 +1,127 @@
+/* L4 net: connections: reading requests, writing replies. What is asked is api.c's. */
+#ifndef CONN_H
+#define CONN_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conf.h"
+#include "http.h"
+#include "job.h"
+#include "json.h"
+#include "loop.h"
+
+/* Kinds in the loop, behind job's. */
+enum { CONN_SOCKET = JOB_KINDS, CONN_TIMER, CONN_KINDS };
+
+enum conn_state {
+	CONN_FREE, CONN_HEAD, /* waiting for a request's head */
+	CONN_BODY,            /* reading its body */
+	CONN_WAIT,            /* a job runs for it, the warden is asked, or a password is stretched */
+	CONN_SEND,            /* writing the reply */
+	CONN_STREAM,          /* writing events as they come */
+	CONN_LINGER,          /* reply sent, reading to the end so that no reset overtakes it */
+};
+
+/* A reply's body in pieces, made as they are sent: as they are; as JSON strings; so many bytes of the file,
+ * where every newline becomes a comma. */
+struct piece { enum { PIECE_PLAIN, PIECE_JSON, PIECE_BASE64, PIECE_FILE } kind; struct str raw; };
+enum {
+	CONN_PIECES = 10, CONN_IN = HTTP_HEAD_MAX + 4096, /* the largest head, and room for a body to pass through */
+	CONN_OUT = 16384, CONN_TEXT = 8192, CONN_BEAT_MS = 15000 /* between the signs of life of a stream */, CONN_PLACES = 32768, /* an id is the place and, above, a generation */
+};
+
+struct conn {
+	uint32_t id, job;
+	int fd, slot, big;    /* big: index of a large body buffer, or -1 */
+	enum conn_state st;
+	struct timer timer;
+	uint64_t since;       /* when it began to wait for the request */
+	unsigned char peer[16]; /* the address, IPv4 mapped into IPv6 */
+	struct http_req req;
+	struct http_chunks chunks;
+	const struct route *route;
+	char agent[CONF_NAME_MAX + 1]; /* whose request this is */
+	bool own_token;       /* said by an agent's own token */
+	bool known;           /* right credentials were shown on this connection before */
+	struct str origin;    /* the page that may read the reply; .n 0: none */
+	char *in;             /* CONN_IN bytes: head, and a body that fits behind it */
+	size_t in_n, used;    /* bytes there; bytes of it that belong to this request */
+	struct buf body;      /* decoded; in in or in a large buffer */
+	struct buf out, text; /* what is being sent; a small reply's body */
+	size_t sent;
+	struct piece piece[CONN_PIECES];
+	size_t pieces, piece_at;
+	bool quoted;          /* the current piece's opening quote is out */
+	bool has_job, close, wrong_password;
+	int file;             /* what PIECE_FILE reads, or -1 */
+	uint64_t next;        /* stream: the next row of the ring */
+	size_t out_at, err_at;/* stream: how much of the job's output was written */
+	bool lossy[2];        /* stream: what was no UTF-8 was replaced in stdout, stderr */
+	bool streaming, stalled; /* the reply is to be events; nothing of them was taken since the last beat */
+	bool stretching;      /* its password is being checked; then the same request is looked at once more */
+};
+
+struct conns {
+	struct conf *conf;
+	struct loop *loop;
+	struct jobs *jobs;
+	struct conn *conn;
+	size_t conns, open, streams;
+	char *big;         /* large body buffers, HTTP_BODY_MAX each */
+	bool *big_used;
+	size_t bigs;
+	char date[32];     /* of the current second, for headers */
+	uint64_t date_s;
+	bool draining;
+};
+
+enum error {
+	E_BAD_JSON, E_BAD_REQUEST, E_UNAUTHORIZED, E_ORIGIN, E_CAPABILITY, E_NOT_FOUND, E_METHOD, E_TIMEOUT, E_TOO_LARGE,
+	E_RATE, E_BUDGET, E_AGENTS, E_BUSY, E_NO_PLACE, E_DRAINING, E_ISOLATION, E_AUDIT, E_INTERNAL,
+};
+
+/* Takes all memory for max_connections. False: errno. */
+bool conn_init(struct conns *a, struct conf *c, struct loop *l, struct jobs *q);
+/* A new client; takes over fd, which is non-blocking. False when there is no place: fd is closed. */
+bool conn_accept(struct conns *a, int fd, const unsigned char peer[16]);
+struct conn *conn_find(struct conns *a, uint32_t id);
+/* The connection and what it waits for are given up. */
+void conn_close(struct conns *a, struct conn *c);
+/* Its command is not wanted any more. */
+void conn_drop_job(struct conns *a, struct conn *c);
+
+/* Reads what is there into in or the body. False when there was nothing, or it is closed now. */
+bool conn_read(struct conns *a, struct conn *c);
+/* A large buffer for the body (c->body), which stays until the reply is sent; false: all are in use. */
+bool conn_big(struct conns *a, struct conn *c);
+/* Nothing is read until the reply; a hang-up is still noticed. */
+void conn_wait(struct conns *a, struct conn *c);
+
+/* Appends to the reply's body; raw stays the caller's until it is sent. */
+void conn_piece(struct conn *c, int kind, struct str raw);
+/* Puts the head in front of the pieces and starts to send; extra: whole header lines, or NULL. */
+void conn_reply(struct conns *a, struct conn *c, int status, const char *type, const char *extra);
+/* c->text, or the object that w wrote into it and that is closed here, is the whole body. */
+void conn_reply_text(struct conns *a, struct conn *c, int status, const char *type, const char *extra);
+void conn_reply_json(struct conns *a, struct conn *c, struct json_writer *w, int status, const char *extra);
+/* The failure as API.md has it. text may carry words from outside. retry_s: for Retry-After, 0: the usual one. */
+void conn_refuse(struct conns *a, struct conn *c, enum error e, const char *text);
+void conn_refuse_for(struct conns *a, struct conn *c, enum error e, uint64_t retry_s, const char *text);
+void conn_refuse_as(struct conns *a, struct conn *c, int status, const char *code, const char *extra, const char *text);
+/* Reads the body's known fields (json_fields). False: something is wrong with them, and it is answered. */
+bool conn_fields(struct conns *a, struct conn *c, const struct json_field *known, size_t n, struct json_token *out);
+/* Room for a large reply, which the connection keeps until it is sent; the request's body may be gone then. False:
+ * there is none, and that is answered. */
+bool conn_big_reply(struct conns *a, struct conn *c, struct buf *b);
+/* Closes the object that w wrote there, and sends it. */
+void conn_reply_big(struct conns *a, struct conn *c, struct json_writer *w);
+/* Goes on sending. */
+void conn_send(struct conns *a, struct conn *c);
+
+/* The head of an event stream; what follows is put into c->out, as it has room, and conn_push sends it. */
+void conn_stream(struct conns *a, struct conn *c);
+/* False: the client is gone, and so is the connection. */
+bool conn_push(struct conns *a, struct conn *c);
+/* The stream ends when what is in out and in the pieces is sent. */
+void conn_end_stream(struct conns *a, struct conn *c);
+#endif
