@@ -2,7 +2,6 @@
  * a path, a header or markup. */
 #include "api.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -308,17 +307,30 @@ static struct agent *register_agent(struct api *a, struct conn *c)
 	return who;
 }
 
+/* Not by libc's inet_ntop, which brings all of printf with it. */
+static void put_address(struct buf *b, const unsigned char peer[16])
+{
+	if (memcmp(peer, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0) {
+		buf_printf(b, "%u.%u.%u.%u", peer[12], peer[13], peer[14], peer[15]);
+		return;
+	}
+	for (int i = 0; i < 16; i += 2) {
+		buf_str(b, i ? ":" : "");
+		buf_hex(b, peer + i, 2);
+	}
+}
+
 /* Wrong credentials: counted for the address, and slowed. */
 static void refuse_login(struct api *a, struct conn *c)
 {
-	char address[INET6_ADDRSTRLEN] = "?";
-	bool v4 = memcmp(c->peer, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0;
+	char address[48];
+	struct buf b = {address, 0, sizeof address, false};
 
 	(void)agent_login_wait(a->agents, c->peer, true, a->loop->now);
 	a->agents->total.auth_failures++;
-	(void)inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? c->peer + 12 : c->peer, address, sizeof address); /* fits */
+	put_address(&b, c->peer);
 	memset(c->agent, 0, sizeof c->agent);
-	refused(a, c, AUDIT_AUTH, str_of(address), "FAILED");
+	refused(a, c, AUDIT_AUTH, (struct str){b.p, b.n}, "FAILED");
 	conn_refuse(&a->conns, c, E_UNAUTHORIZED, "wrong or missing credentials");
 }
 

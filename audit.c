@@ -39,6 +39,15 @@ static void set_why(struct audit *a, const char *what)
 	if (strncmp(a->why, what, sizeof a->why - 1) != 0)
 		warn("the audit log can't be written, and no command runs until it can: %s", what);
 	(void)text_printf(a->why, sizeof a->why, "%s", what);
+	a->told = true;
+}
+
+static void works(struct audit *a)
+{
+	if (a->told)
+		warn("the audit log can be written again");
+	a->told = false;
+	a->why[0] = '\0';
 }
 
 static void forget_file(struct audit *a, const char *why)
@@ -77,9 +86,7 @@ void audit_take(struct audit *a, int fd, const char *why)
 	/* a file with lines goes on from its own; what waits was made to follow ours */
 	if (tail.seq && a->pending.n == 0)
 		a->last = tail;
-	if (a->why[0])
-		warn("the audit log is written now");
-	a->why[0] = '\0';
+	works(a);
 }
 
 /* Writes what waits, as far as it goes. */
@@ -107,9 +114,8 @@ static void flush(struct audit *a)
 	}
 	if (a->pending.n) {
 		set_why(a, n < 0 ? strerror(errno) : strerror(ENOSPC));
-	} else if (a->why[0]) {
-		warn("the audit log is written again");
-		a->why[0] = '\0';
+	} else {
+		works(a);
 	}
 	a->used = true;
 }

@@ -50,6 +50,7 @@ struct audit {
 	uint64_t size, max_bytes, lost, dev, ino; /* lost: events that found no room while the log could not be written */
 	struct buf pending;        /* lines that are not written yet */
 	enum audit_want want;      /* what the warden is to be asked */
+	bool told;                 /* that it can't be written was said */
 	bool used;                 /* used since the last look whether the log is still in its place */
 	char why[112];             /* why it can't be written, or "" */
 };

@@ -93,6 +93,13 @@ class Server:
                 raise Skip('a build of its own')
             # leaks: everything is taken once and kept to the end
             binary, env = 'omniarena-sanitized', {'ASAN_OPTIONS': 'detect_leaks=0', **(env or {})}
+        # nothing is limited unless a test asks for it; what is kept, is kept in folders of its own
+        self.folder = host.folder()
+        self.audit_log, self.state_dir = os.path.join(self.folder, 'audit.log'), os.path.join(self.folder, 'state')
+        limits = {'OMNIARENA_MAX_RPS': '0', 'OMNIARENA_MAX_RATE_PER_AGENT': '0'}
+        if config is not None:
+            limits.update(OMNIARENA_AUDIT_LOG=self.audit_log, OMNIARENA_STATE_DIR=self.state_dir)
+        env = {**limits, **(env or {})}
         self.proc = subprocess.Popen(
             [*wrap, os.path.join(host.work, binary), '--port', str(port), *([] if '--config' in flags or config is None else ['--config', host.policy() if config else host.file('')]), *flags], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd='/', env={'PATH': os.environ['PATH'], **(env or {})}, **host.ids)
