@@ -1,4 +1,4 @@
-/* L2 net: who asks, how much they have had, and how fast they may go on. All memory is taken at start. */
+/* L3 net: who asks, how much they have had, and how fast they may go on. All memory is taken at start. */
 #include "agent.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* L2 net: who asks, how much they have had, and how fast they may go on. */
+/* L3 net: who asks, how much they have had, and how fast they may go on. */
 #ifndef AGENT_H
 #define AGENT_H
 #include <stdbool.h>

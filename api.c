@@ -1,4 +1,4 @@
-/* L5 net: what can be asked. What a request says is compared, counted and escaped, and never becomes a format,
+/* L6 net: what can be asked. What a request says is compared, counted and escaped, and never becomes a format,
  * a path, a header or markup. */
 #include "api.h"
 

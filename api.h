@@ -1,4 +1,4 @@
-/* L5 net: what can be asked: routes, checks in their order, replies. */
+/* L6 net: what can be asked: routes, checks in their order, replies. */
 #ifndef API_H
 #define API_H
 #include <stdbool.h>

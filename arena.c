@@ -1,4 +1,4 @@
-/* L6: main. Starts the warden, opens the one socket, gives up every privilege, and then is the
+/* L7: main. Starts the warden, opens the one socket, gives up every privilege, and then is the
  * loop: what is ready goes to the module that owns it, in one switch; finished commands come back
  * as bits that are read after it. */
 #include <arpa/inet.h>

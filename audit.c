@@ -1,4 +1,4 @@
-/* L2 net: what happened. Arena holds the log open for appending and nothing else: its filter has no call
+/* L3 net: what happened. Arena holds the log open for appending and nothing else: its filter has no call
  * that opens, cuts or moves a file, so what is written stays. Opening and rotating is the warden's. */
 #include "audit.h"
 

@@ -1,4 +1,4 @@
-/* L2 net: what happened: the ring that is shown, and the log that can't be changed unseen. */
+/* L3 net: what happened: the ring that is shown, and the log that can't be changed unseen. */
 #ifndef AUDIT_H
 #define AUDIT_H
 #include <stdbool.h>

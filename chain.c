@@ -1,4 +1,4 @@
-/* L1: the audit log as a file. Runs in the warden (which opens it), in arena (which appends) and in
+/* L2: the audit log as a file. Runs in the warden (which opens it), in arena (which appends) and in
  * "omniarena verify"; of what stands in a line only its begin is read, the rest is hashed. */
 #include "chain.h"
 

@@ -1,4 +1,4 @@
-/* L1: the audit log as a file: one JSON object a line, each with the SHA-256 of the line before, so
+/* L2: the audit log as a file: one JSON object a line, each with the SHA-256 of the line before, so
  * that what is edited, cut, inserted or moved shows. The first line has the file's own random seed. */
 #ifndef CHAIN_H
 #define CHAIN_H

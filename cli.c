@@ -1,16 +1,30 @@
-/* L5: what the command line asks for beside the server. Each subcommand is a process of its own; it needs
+/* L6: what the command line asks for beside the server. Each subcommand is a process of its own; it needs
  * no server and no privilege. */
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h> /* rename */
 #include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent.h"
+#include "chain.h"
+#include "msg.h"
+#include "sys.h"
 #include "util.h"
 
 static _Noreturn void wrong_policy(const char *why)
 {
 	warn("%s", why);
+	_exit(2);
+}
+
+static _Noreturn void wrong_file(const char *name)
+{
+	warn("%s:", name);
 	_exit(2);
 }
 
@@ -92,19 +106,128 @@ static _Noreturn void check(const struct conf *c, const struct policy *p, const 
 	_exit(v.code != POLICY_OK);
 }
 
+/* ---- verify ---- */
+
+/* What the state file has of the head; nothing where there is none, which is said. */
+static void read_head(const struct conf *c, struct chain_check *k)
+{
+	static char text[MSG_ASK_MAX + 1];
+	char name[sizeof c->state_dir + 16];
+	struct agents g = {.max = 0};
+
+	(void)text_printf(name, sizeof name, "%s/state", c->state_dir); /* fits */
+	ssize_t n = sys_read_file(name, text, sizeof text);
+	if (n < 0 || !agent_load(&g, &k->head, (struct str){text, (size_t)n})) {
+		k->head.seq = 0;
+		warn("%s has no head of the log, so lines cut at its end can't be seen", name);
+	}
+}
+
+static _Noreturn void wrong_log(const struct chain_check *k, const char *file)
+{
+	if (k->line)
+		warn("%s: line %llu: %s", file, (unsigned long long)k->line, k->why);
+	else
+		warn("the last line of the log before %s: %s", file, k->why);
+	_exit(1);
+}
+
+static void check_log(struct chain_check *k, const char *file)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		wrong_file(file);
+	if (!chain_check(k, fd))
+		wrong_log(k, file);
+	(void)close(fd); /* read only */
+}
+
+/* The log and those that were moved aside before it, or one file alone. */
+static _Noreturn void verify(const struct conf *c, const struct policy *p, const char *file)
+{
+	static struct chain_check k;
+	char old[sizeof c->audit_log + 8], line[256];
+	struct buf b = {line, 0, sizeof line, false};
+	uint64_t lines = 0, first = c->audit_keep;
+	struct stat st;
+
+	(void)p;
+	if (!file || strcmp(file, c->audit_log) == 0)
+		read_head(c, &k);
+	for (; !file && first; first--) {
+		(void)text_printf(old, sizeof old, "%s.%llu", c->audit_log, (unsigned long long)first);
+		if (lines == 0 && stat(old, &st) < 0)
+			continue;
+		check_log(&k, old);
+		lines += k.lines;
+	}
+	check_log(&k, file ? file : c->audit_log);
+	if (!chain_check_head(&k))
+		wrong_log(&k, file ? file : c->audit_log);
+	buf_printf(&b, "%s: %llu lines follow one another%s, the last is number %llu%s\n", file ? file : c->audit_log, (unsigned long long)(lines + k.lines),
+	           lines ? ", those moved aside included" : "", (unsigned long long)k.last.seq, k.cut ? "; one more is cut short, the next start removes it" : "");
+	say(&b);
+	_exit(0);
+}
+
+/* ---- token ---- */
+
+/* A new token in the token file; it is not shown, as a terminal remembers. */
+static _Noreturn void token(const struct conf *c, const struct policy *p, const char *none)
+{
+	unsigned char secret[32];
+	char text[2 * sizeof secret + 1], fresh[sizeof c->token_file + 8], out[512];
+	struct buf b = {text, 0, sizeof text, false}, line = {out, 0, sizeof out, false};
+
+	(void)p, (void)none;
+	if (getrandom(secret, sizeof secret, 0) != sizeof secret || !text_printf(fresh, sizeof fresh, "%s.new", c->token_file))
+		wrong_policy("token: there is no randomness, or the file's name is too long");
+	buf_hex(&b, secret, sizeof secret);
+	buf_str(&b, "\n");
+	sys_make_folders(c->token_file);
+	(void)unlink(fresh);
+	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, text, b.n) != (ssize_t)b.n || fsync(fd) < 0 || close(fd) < 0 || rename(fresh, c->token_file) < 0)
+		wrong_file(c->token_file);
+	buf_printf(&line, "a new token is in %s; a running server takes it when it is started again\n", c->token_file);
+	say(&line);
+	_exit(0);
+}
+
+static const struct command {
+	const char *name, *option; /* option: stands behind the name, and is needed */
+	bool operand, optional;
+	void (*run)(const struct conf *c, const struct policy *p, const char *operand);
+} commands[] = {
+	{"check", NULL, true, false, check},
+	{"verify", NULL, true, true, verify},
+	{"token", "--new", false, false, token},
+};
+
 void cli_main(int argc, char **argv, struct conf *c, struct policy *p)
 {
-	bool only_check = false, judge = argc > 1 && strcmp(argv[1], "check") == 0;
-	int first = conf_load(c, argc - judge, argv + judge, &only_check) + judge;
+	bool only_check = false;
+	const struct command *cmd = NULL;
+	int skip = 0;
 
-	if (judge ? first != argc - 1 : first != argc) {
-		warn("%s: %s (omniarena --help lists what there is)", first < argc ? argv[judge && first + 1 < argc ? first + 1 : first] : "check",
-		     first < argc ? "no such command or option" : "a command is missing");
+	for (size_t i = 0; argc > 1 && i < countof(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			cmd = &commands[i];
+	if (cmd) {
+		skip = 1 + (cmd->option != NULL);
+		if (cmd->option && (argc < 3 || strcmp(argv[2], cmd->option) != 0)) {
+			warn("%s: %s is needed (omniarena --help lists what there is)", cmd->name, cmd->option);
+			_exit(2);
+		}
+	}
+	int first = conf_load(c, argc - skip, argv + skip, &only_check) + skip, most = first + (cmd && cmd->operand);
+	if (argc > most || (cmd && cmd->operand && !cmd->optional && argc == first)) {
+		warn("%s: %s (omniarena --help lists what there is)", argc > most ? argv[most] : cmd->name, argc > most ? "no such command or option" : "a command is missing");
 		_exit(2);
 	}
 	cli_policy(c, p, false);
 	if (only_check)
 		check_config(c, p);
-	if (judge)
-		check(c, p, argv[first]);
+	if (cmd)
+		cmd->run(c, p, first < argc ? argv[first] : NULL);
 }

@@ -1,4 +1,4 @@
-/* L5: what the command line asks for beside the server. */
+/* L6: what the command line asks for beside the server. */
 #ifndef CLI_H
 #define CLI_H
 #include <stdbool.h>

@@ -167,16 +167,19 @@ static _Noreturn void help(const struct conf *c)
 
 	buf_str(&b, "usage: omniarena [--KEY VALUE]...\n"
 	            "       omniarena check [--KEY VALUE]... COMMAND\n"
-	            "Runs agents' shell commands in kernel jails, asked over HTTP; 'check' only says what\n"
-	            "the policy would say to a command, with status 0 allowed, 1 blocked.\n\n");
+	            "       omniarena verify [--KEY VALUE]... [FILE]\n"
+	            "       omniarena token --new [--KEY VALUE]...\n"
+	            "Runs agents' shell commands in kernel jails, asked over HTTP. 'check' only says what the\n"
+	            "policy would say to a command, with status 0 allowed, 1 blocked. 'verify' reads the audit\n"
+	            "log, with status 0 whole, 1 changed. 'token' makes a new bearer token.\n\n");
 	for (size_t i = 0; i < countof(keys); i++) {
 		const struct key *k = &keys[i];
 		spell(flag, sizeof flag, k->name, false);
 		(void)text_printf(number, sizeof number, "%llu", (unsigned long long)k->number); /* fits */
-		buf_printf(&b, "  --%s%.*s%s (%s)\n", flag, (int)(20 - strlen(flag)), "                    ", k->help,
+		buf_printf(&b, "  --%s%.*s%s (%s)\n", flag, (int)(24 - strlen(flag)), "                        ", k->help,
 		           k->kind == TEXT || k->kind == PATH ? (const char *)c + k->offset : k->kind == ISOLATION ? "any" : number);
 	}
-	buf_str(&b, "  --check-config      says whether the policy file is right, and ends\n"
+	buf_str(&b, "  --check-config          says whether the policy file is right, and ends\n"
 	            "  --help, --version\n\n"
 	            "Each is also a key in [config] of the policy file (max_running=...) and an environment\n"
 	            "variable (OMNIARENA_MAX_RUNNING); a flag wins over the environment, that over the file.\n"

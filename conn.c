@@ -1,4 +1,4 @@
-/* L4 net: connections. Every byte here comes from the network: it is parsed and counted, and never becomes a
+/* L5 net: connections. Every byte here comes from the network: it is parsed and counted, and never becomes a
  * format, a path, a header or markup. */
 #include "conn.h"
 

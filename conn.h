@@ -1,4 +1,4 @@
-/* L4 net: connections: reading requests, writing replies. What is asked is api.c's. */
+/* L5 net: connections: reading requests, writing replies. What is asked is api.c's. */
 #ifndef CONN_H
 #define CONN_H
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-/* L4 net: a request for a command becomes a job, and the job's end becomes a reply. */
+/* L5 net: a request for a command becomes a job, and the job's end becomes a reply. */
 #include "exec.h"
 
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* L3 net: ready cells, the queue for them, one command's life and its captured output.
+/* L4 net: ready cells, the queue for them, one command's life and its captured output.
  *
  * The life of a job; "end" is JOB_DONE with the outcome:
  *

@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -172,6 +174,20 @@ int sys_landlock_allow(int ruleset_fd, const char *path, uint64_t rights)
 int sys_landlock_enforce(int ruleset_fd)
 {
 	return (int)syscall(NR_LANDLOCK_RESTRICT, ruleset_fd, 0);
+}
+
+void sys_make_folders(const char *file)
+{
+	char dir[PATH_MAX];
+	size_t n = strlen(file);
+	if (n >= sizeof dir)
+		return;
+	memcpy(dir, file, n + 1);
+	for (char *p = n ? strchr(dir + 1, '/') : NULL; p; p = strchr(p + 1, '/')) {
+		*p = '\0';
+		(void)mkdir(dir, 0755);
+		*p = '/';
+	}
 }
 
 int sys_write_file(const char *path, const char *text)

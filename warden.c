@@ -148,18 +148,6 @@ static bool ask_lists(const struct msg_ask *a)
 	return jail_set_lists(&w.jail, asked.text, a->bytes, a->count);
 }
 
-/* The folders above a file of ours; what is wrong with them, opening it says. */
-static void make_folders(const char *file)
-{
-	char dir[PATH_MAX];
-	(void)text_printf(dir, sizeof dir, "%s", file);
-	for (char *p = strchr(dir + 1, '/'); p; p = strchr(p + 1, '/')) {
-		*p = '\0';
-		(void)mkdir(dir, 0755);
-		*p = '/';
-	}
-}
-
 /* The old file, or the whole of the new one, whatever happens in between (rename(2)); what a crash leaves
  * is the .new file, which the next one replaces. Owner and mode stay. lasting: also when the power fails. */
 static bool save(const char *to, const char *text, size_t n, bool lasting)
@@ -196,7 +184,7 @@ static bool ask_save(const struct msg_ask *a)
 
 	if (a->profile >= MSG_FILES)
 		return false;
-	make_folders(w.file[a->profile]);
+	sys_make_folders(w.file[a->profile]);
 	if (!realpath(w.file[a->profile], real)) /* a link stays one, its target is replaced */
 		(void)text_printf(real, sizeof real, "%s", w.file[a->profile]);
 	errno = 0;
@@ -233,7 +221,7 @@ static bool ask_fetch(const struct msg_ask *a)
 	else if (a->profile == MSG_LOG_READ)
 		fd = open(log, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	else {
-		make_folders(log);
+		sys_make_folders(log);
 		fd = chain_open(log, &cut);
 	}
 	if (fd < 0 && !(a->profile == MSG_FETCH_POLICY && errno == ENOENT))
@@ -373,8 +361,8 @@ static void name_files(const struct conf *c)
 	w.conf = c;
 	for (size_t i = 0; i < MSG_FILES; i++)
 		(void)text_printf(w.file[i], sizeof w.file[i], names[i] ? "%s/%s" : "%s", names[i] ? c->state_dir : c->config, names[i]);
-	make_folders(c->audit_log);
-	make_folders(w.file[MSG_STATE]);
+	sys_make_folders(c->audit_log);
+	sys_make_folders(w.file[MSG_STATE]);
 }
 
 /* Root that can't keep its uid gives that one what it is going to write. */

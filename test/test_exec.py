@@ -3,7 +3,7 @@ import base64, concurrent.futures, os, threading, time
 from arena import *
 
 FIELDS = {'ok', 'stdout', 'stderr', 'exit_code', 'duration_ms', 'files', 'files_truncated', 'timed_out', 'signal', 'stdout_bytes',
-          'stderr_bytes', 'stdout_truncated', 'stderr_truncated', 'stdout_lossy', 'stderr_lossy', 'oom', 'usage'}
+          'stderr_bytes', 'stdout_truncated', 'stderr_truncated', 'stdout_lossy', 'stderr_lossy', 'oom', 'usage', 'denied'}
 
 
 @test
@@ -117,7 +117,10 @@ def refusals(host):
                 ({'cmd': 'id', 'timeout_ms': 0}, 400, 'bad_request'), ({'cmd': 'id', 'timeout_ms': -1}, 400, 'bad_request'),
                 ({'cmd': 'id', 'timeout_ms': 1.5}, 400, 'bad_request'), ({'cmd': 'id', 'timeout_ms': '9'}, 400, 'bad_request'),
                 ({'cmd': 'id', 'encoding': 'latin1'}, 400, 'bad_request'), ({'cmd': 'id', 'stdin': []}, 400, 'bad_request'),
-                ({'cmd': 'id', 'get_files': True}, 501, 'not_implemented')):
+                ({'cmd': 'id', 'get_files': 1}, 400, 'bad_request'), ({'cmd': 'id', 'get_files': ['../x']}, 400, 'bad_request'),
+                ({'cmd': 'id', 'get_files': ['/etc/passwd']}, 400, 'bad_request'), ({'cmd': 'id', 'put_files': {'a/../b': ''}}, 400, 'bad_request'),
+                ({'cmd': 'id', 'put_files': {'a': '='}}, 400, 'bad_request'), ({'cmd': 'id', 'put_files': {'': ''}}, 400, 'bad_request'),
+                ({'cmd': 'id', 'put_files': ['a']}, 400, 'bad_request')):
             r = s.post(fields, status)
             equal((r['ok'], r['code']), (False, code), str(fields)[:80])
             check(len(r['error']) > 8, r)
@@ -197,7 +200,7 @@ def bombs(host):
 
 @test
 def hundred_at_once(host):
-    with host.server() as s:
+    with host.server('--max-running', '128') as s:
         with concurrent.futures.ThreadPoolExecutor(101) as pool:
             jobs = [pool.submit(s.run, 'sleep 2; echo %d' % i) for i in range(100)]
             until(lambda: s.health()['running'] >= 50, what='many run at once')

@@ -23,6 +23,11 @@ def arena_has_no_privilege(host):
             check(os.statvfs('/proc/%d/root' % s.pid).f_flag & os.ST_RDONLY, 'its root is writable')
             kinds = sorted(re.sub(r'[:\[].*', '', to) for fd, to in fds(s.pid).items() if fd > 2)
             ready = s.health()['warm_cells']
+            log = [fd for fd, to in fds(s.pid).items() if to == s.audit_log]
+            equal(len(log), 1, 'the log')
+            with open('/proc/%d/fdinfo/%d' % (s.pid, log[0])) as f:
+                check(int(re.search(r'flags:\s*(\d+)', f.read()).group(1), 8) & os.O_APPEND, 'the log can be written elsewhere than at its end')
+            kinds.remove(s.audit_log)
             check(set(kinds) == {'socket', 'pipe', 'anon_inode'}, kinds)
             equal(kinds.count('anon_inode'), 1, 'the signal fd')
             equal(kinds.count('pipe'), 3 * ready)
