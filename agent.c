@@ -177,7 +177,7 @@ enum { HEAD = sizeof magic - 1 + HASH_HEX + 1 };
 #define FIELD(type, name) {#name, offsetof(struct type, name)}
 static const struct number { const char *name; size_t offset; } total_numbers[] = {
 	FIELD(totals, execs), FIELD(totals, blocked), FIELD(totals, bytes), FIELD(totals, rate_limited), FIELD(totals, over_budget),
-	FIELD(totals, auth_failures), FIELD(totals, timeouts),
+	FIELD(totals, auth_failures), FIELD(totals, logins_slowed), FIELD(totals, timeouts),
 }, agent_numbers[] = {
 	FIELD(agent, execs), FIELD(agent, blocked), FIELD(agent, bytes), FIELD(agent, rate_limited), FIELD(agent, over_budget),
 	FIELD(agent, tokens_in), FIELD(agent, tokens_out), FIELD(agent, budget), FIELD(agent, active_s),
@@ -254,6 +254,7 @@ static void take_agents(struct agents *g, struct json_reader *r)
 			take_text(who.model, sizeof who.model, &t, "model");
 			take_number(&who, agent_numbers, countof(agent_numbers), &t);
 		}
+		who.seen_ms = who.window_ms = now_ms(); /* nobody was idle while we were not there */
 		if (g->n < g->max && conf_is_name(str_of(who.name)))
 			g->agent[g->n++] = who;
 	}

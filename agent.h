@@ -30,7 +30,7 @@ struct agent {
 };
 
 struct totals {
-	uint64_t execs, blocked, bytes, rate_limited, over_budget, auth_failures, timeouts;
+	uint64_t execs, blocked, bytes, rate_limited, over_budget, auth_failures, logins_slowed, timeouts;
 	uint64_t took[AGENT_BUCKETS + 1], took_us; /* since start: how long commands took */
 };
 

@@ -242,7 +242,7 @@ static const char *identify(struct api *a, struct conn *c, const struct conf_age
 	const struct conf_agent *section = conf_agent(a->conf, name);
 	if (section && section->token[0] && !who)
 		return "this agent has a token of its own, and is nobody without it";
-	if (who && ((c->route->flags & OWNER) || ((c->route->flags & ADMIN) && c->req.method & (HTTP_POST | HTTP_DELETE))))
+	if (who && c->route && ((c->route->flags & OWNER) || ((c->route->flags & ADMIN) && c->req.method & (HTTP_POST | HTTP_DELETE))))
 		return "an agent's own token is not for this: it concerns others, or would change what holds for itself";
 	return NULL;
 }
@@ -321,30 +321,45 @@ static void put_address(struct buf *b, const unsigned char peer[16])
 }
 
 /* Wrong credentials: counted for the address, and slowed. */
-static void refuse_login(struct api *a, struct conn *c)
+static void failed_login(struct api *a, const unsigned char peer[16])
 {
 	char address[48];
 	struct buf b = {address, 0, sizeof address, false};
 
-	(void)agent_login_wait(a->agents, c->peer, true, a->loop->now);
+	(void)agent_login_wait(a->agents, peer, true, a->loop->now);
 	a->agents->total.auth_failures++;
-	put_address(&b, c->peer);
-	memset(c->agent, 0, sizeof c->agent);
-	refused(a, c, AUDIT_AUTH, (struct str){b.p, b.n}, "FAILED");
+	a->agents->changed = true;
+	put_address(&b, peer);
+	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_AUTH, .cmd = {b.p, b.n}, .result = "FAILED"});
+}
+
+static void refuse_login(struct api *a, struct conn *c)
+{
+	c->known = false;
+	failed_login(a, c->peer);
 	conn_refuse(&a->conns, c, E_UNAUTHORIZED, "wrong or missing credentials");
 }
 
 static void begin_login(struct api *a, struct conn *c);
 
-/* The credentials are right: false: they are not, or not known yet. */
+/* Whether this address may try a password now; if not, that is answered. It is not written down: whoever knows none
+ * could fill the log. */
+static bool may_try(struct api *a, struct conn *c)
+{
+	uint64_t wait_s = agent_login_wait(a->agents, c->peer, false, a->loop->now);
+	if (wait_s == 0)
+		return true;
+	a->agents->total.logins_slowed++;
+	conn_refuse_for(&a->conns, c, E_RATE, wait_s, "too many wrong log-ins from this address");
+	return false;
+}
+
+/* The credentials are right. False: they are not, or not known yet. */
 static bool log_in(struct api *a, struct conn *c, const struct conf_agent **who)
 {
 	/* a connection that was let in before goes on, whatever others at its address do */
-	uint64_t wait_s = c->known ? 0 : agent_login_wait(a->agents, c->peer, false, a->loop->now);
-	if (wait_s) {
-		conn_refuse_for(&a->conns, c, E_RATE, wait_s, "too many wrong log-ins from this address");
+	if (!c->known && !may_try(a, c))
 		return false;
-	}
 	switch (credential(a, c, who)) {
 	case NOBODY:
 		refuse_login(a, c);
@@ -374,7 +389,7 @@ static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *
 		return false;
 	if (!agent)
 		agent = agent_find(a->agents, str_of(c->agent));
-	if (agent && c->route->run != post_exec && (why = spend_headers(a, c, agent))) {
+	if (agent && !(c->route && c->route->run == post_exec) && (why = spend_headers(a, c, agent))) {
 		conn_refuse(&a->conns, c, E_BAD_REQUEST, why);
 		return false;
 	}
@@ -425,7 +440,7 @@ static bool admit(struct api *a, struct conn *c)
 		preflight(a, c);
 		return false;
 	}
-	if (!public && !log_in(a, c, &who))
+	if (!public && (!log_in(a, c, &who) || !admit_agent(a, c, who)))
 		return false;
 	if (!c->route) {
 		conn_refuse(&a->conns, c, E_NOT_FOUND, "there is nothing at this path");
@@ -435,7 +450,7 @@ static bool admit(struct api *a, struct conn *c)
 		refuse_method(a, c);
 		return false;
 	}
-	return public || admit_agent(a, c, who);
+	return true;
 }
 
 /* ---- reading ---- */
@@ -688,6 +703,7 @@ static void put_list(struct json_writer *w, const struct api *a, enum policy_lis
 /* The policy file as it is now is to be saved; the route's saved handler replies. */
 static void save_policy(struct api *a, struct conn *c)
 {
+	a->edits++;
 	if (job_ask(a->jobs, MSG_SAVE, MSG_POLICY, c->id, (struct str){a->policy->file, a->policy->file_n}))
 		conn_wait(&a->conns, c);
 	else
@@ -1069,6 +1085,7 @@ static void delete_sandbox(struct api *a, struct conn *c)
 static void stretch(struct api *a, struct conn *c, enum purpose purpose, struct str password, const struct conf_secret *s)
 {
 	digest(a, password, a->trying);
+	memcpy(a->stretch_peer, c->peer, sizeof a->stretch_peer);
 	pbkdf2_start(&a->pbkdf2, password, (struct str){(const char *)s->salt, sizeof s->salt}, s->iterations);
 	a->purpose = purpose;
 	a->stretch_for = c->id;
@@ -1109,6 +1126,7 @@ static void stretch_new(struct api *a, struct conn *c)
 	a->fresh.iterations = ITERATIONS;
 	if (getrandom(a->fresh.salt, sizeof a->fresh.salt, 0) != sizeof a->fresh.salt) {
 		conn_refuse(&a->conns, c, E_INTERNAL, "there is no randomness for the password's salt");
+		process(a, c);
 		return;
 	}
 	stretch(a, c, STRETCH_NEW, (struct str){a->new_password, strlen(a->new_password)}, &a->fresh);
@@ -1127,11 +1145,22 @@ static void save_password(struct api *a, struct conn *c)
 	char text[256];
 	struct buf b = {text, 0, sizeof text, false};
 
-	memcpy(a->fresh.key, a->pbkdf2.out, sizeof a->fresh.key);
 	conf_write_secret(&a->fresh, &b);
-	if (!job_ask(a->jobs, MSG_SAVE, MSG_PASSWORD, c->id, (struct str){b.p, b.n}))
+	if (job_ask(a->jobs, MSG_SAVE, MSG_PASSWORD, c->id, (struct str){b.p, b.n})) {
+		a->purpose = STRETCH_SAVE; /* until the answer */
+	} else {
 		reply_password(a, c, "the warden can't be asked now");
+		process(a, c);
+	}
 	memset(text, 0, sizeof text);
+}
+
+/* Those who came while another one's password was stretched. */
+static void next_login(struct api *a)
+{
+	for (size_t i = 0; i < a->conns.conns && !a->purpose; i++)
+		if (a->conns.conn[i].st == CONN_WAIT && a->conns.conn[i].stretching)
+			look_again(a, &a->conns.conn[i]);
 }
 
 static void stretched(struct api *a)
@@ -1140,26 +1169,32 @@ static void stretched(struct api *a)
 	enum purpose purpose = a->purpose;
 	bool right = str_same_ct((struct str){(char *)a->pbkdf2.out, CONF_KEY}, (struct str){(char *)a->conf->secret.key, CONF_KEY});
 
-	a->purpose = STRETCH_NONE;
+	if (c && c->st != CONN_WAIT)
+		c = NULL;
+	a->purpose = STRETCH_NONE; /* what follows may begin the next one */
+	if (purpose == STRETCH_NEW)
+		memcpy(a->fresh.key, a->pbkdf2.out, sizeof a->fresh.key);
+	memset(&a->pbkdf2, 0, sizeof a->pbkdf2);
 	if (purpose != STRETCH_NEW && right) {
 		memcpy(a->good, a->trying, sizeof a->good);
 		a->good_known = true;
 	}
-	if (c && c->st == CONN_WAIT && purpose == STRETCH_LOGIN) {
+	if (c && purpose == STRETCH_LOGIN) {
 		c->wrong_password = !right;
 		look_again(a, c);
-	} else if (c && c->st == CONN_WAIT && purpose == STRETCH_CURRENT && right) {
+	} else if (purpose == STRETCH_LOGIN && !right) { /* who hangs up has guessed all the same */
+		failed_login(a, a->stretch_peer);
+	} else if (c && purpose == STRETCH_CURRENT && right) {
 		stretch_new(a, c);
-	} else if (c && c->st == CONN_WAIT && purpose == STRETCH_CURRENT) {
+	} else if (c && purpose == STRETCH_CURRENT) {
 		refuse_current(a, c);
 		process(a, c);
-	} else if (c && c->st == CONN_WAIT) {
+	} else if (c && purpose == STRETCH_NEW) {
 		save_password(a, c);
 	}
-	memset(&a->pbkdf2, 0, sizeof a->pbkdf2);
-	for (size_t i = 0; i < a->conns.conns && !a->purpose; i++) /* who came meanwhile */
-		if (a->conns.conn[i].st == CONN_WAIT && a->conns.conn[i].stretching)
-			look_again(a, &a->conns.conn[i]);
+	if (!a->purpose)
+		memset(a->new_password, 0, sizeof a->new_password);
+	next_login(a);
 }
 
 static void post_password(struct api *a, struct conn *c)
@@ -1177,6 +1212,8 @@ static void post_password(struct api *a, struct conn *c)
 		conn_refuse(&a->conns, c, E_BAD_REQUEST, f[0].kind == JSON_END ? known[0].needs : known[1].needs);
 		return;
 	}
+	if (!may_try(a, c))
+		return;
 	if (a->purpose) {
 		conn_refuse(&a->conns, c, E_BUSY, "another password is being checked");
 		return;
@@ -1195,6 +1232,18 @@ static void post_password(struct api *a, struct conn *c)
 		stretch(a, c, STRETCH_CURRENT, current, &a->conf->secret);
 }
 
+/* The new password is stored, so it is the one; also when who asked for it is gone. */
+static void take_password(struct api *a, const struct conn *c)
+{
+	static const struct conn nobody;
+	a->conf->secret = a->fresh;
+	a->good_known = false;
+	conf_decide(a->conf);
+	for (size_t i = 0; i < a->conns.conns; i++)
+		a->conns.conn[i].known = false; /* all show it anew */
+	note_change(a, c ? c : &nobody, "set_password", str_of(""), 0);
+}
+
 static void reply_password(struct api *a, struct conn *c, const char *unsaved)
 {
 	struct json_writer w = {.b = &c->text};
@@ -1205,12 +1254,6 @@ static void reply_password(struct api *a, struct conn *c, const char *unsaved)
 		conn_refuse(&a->conns, c, E_INTERNAL, why);
 		return;
 	}
-	a->conf->secret = a->fresh;
-	a->good_known = false;
-	conf_decide(a->conf);
-	for (size_t i = 0; i < a->conns.conns; i++)
-		a->conns.conn[i].known = false; /* all show it anew */
-	note_change(a, c, "set_password", str_of(""), 0);
 	json_open(&w, true);
 	json_put_truth(&w, "ok", true);
 	json_put_truth(&w, "default_credentials", conf_default_credentials(a->conf));
@@ -1326,9 +1369,11 @@ static void get_events(struct api *a, struct conn *c)
 		return;
 	}
 	c->next = a->audit->rows;
-	if (after != UINT64_MAX) /* where it stopped, as far as the ring goes back */
-		while (c->next > oldest_row(a->audit) && is_shown(c, audit_row(a->audit, c->next - 1), (struct str){NULL, 0}, after))
+	if (after != UINT64_MAX) { /* where it stopped, as far as the ring goes back */
+		const struct audit_row *r;
+		while (c->next > oldest_row(a->audit) && (!(r = audit_row(a->audit, c->next - 1)) || r->seq > after))
 			c->next--;
+	}
 	conn_wait(&a->conns, c);
 	conn_stream(&a->conns, c);
 	buf_str(&c->out, ":\n\n"); /* so that the client sees at once that it is listening */
@@ -1360,12 +1405,13 @@ static void pump_events(struct api *a, struct conn *c)
 		buf_printf(&c->out, "event: lost\ndata: {\"lost\":%llu}\n\n", (unsigned long long)(oldest_row(a->audit) - c->next));
 		c->next = oldest_row(a->audit);
 	}
-	for (; c->next < a->audit->rows; c->next++) {
-		const struct audit_row *r = audit_row(a->audit, c->next);
-		if (is_shown(c, r, (struct str){NULL, 0}, 0) && !put_event(&c->out, r))
-			break;
-	}
-	(void)conn_push(&a->conns, c);
+	do {
+		for (; c->next < a->audit->rows; c->next++) {
+			const struct audit_row *r = audit_row(a->audit, c->next);
+			if (is_shown(c, r, (struct str){NULL, 0}, 0) && !put_event(&c->out, r))
+				break;
+		}
+	} while (c->out.n && conn_push(&a->conns, c) && c->out.n == 0);
 }
 
 static void put_metric(struct buf *b, const char *name, const char *type, const char *help, uint64_t v)
@@ -1411,6 +1457,7 @@ static void get_metrics(struct api *a, struct conn *c)
 		{"rate_limited_total", "counter", "Requests refused for their rate or for want of a place.", t->rate_limited},
 		{"over_budget_total", "counter", "Commands refused for their agent's token budget.", t->over_budget},
 		{"auth_failures_total", "counter", "Requests with wrong credentials.", t->auth_failures},
+		{"logins_slowed_total", "counter", "Requests refused because of wrong log-ins before.", t->logins_slowed},
 		{"timeouts_total", "counter", "Commands ended by their time limit.", t->timeouts},
 		{"captured_bytes_total", "counter", "Bytes of output that were kept.", t->bytes},
 		{"audit_lost_total", "counter", "Events that found no room while the log could not be written.", a->audit->lost},
@@ -1453,16 +1500,22 @@ static void get_metrics(struct api *a, struct conn *c)
 
 /* ---- the warden's answers ---- */
 
+static bool fetch_policy(struct api *a, uint32_t id)
+{
+	a->edits_asked = a->edits;
+	return job_ask(a->jobs, MSG_FETCH, MSG_FETCH_POLICY, id, (struct str){NULL, 0});
+}
+
 void api_reload(struct api *a)
 {
-	if (!job_ask(a->jobs, MSG_FETCH, MSG_FETCH_POLICY, NOBODY_WAITS, (struct str){NULL, 0}))
+	if (!fetch_policy(a, NOBODY_WAITS))
 		warn("the policy file can't be read now: the warden does not listen");
 	a->audit->want = AUDIT_OPEN;
 }
 
 static void post_reload(struct api *a, struct conn *c)
 {
-	if (job_ask(a->jobs, MSG_FETCH, MSG_FETCH_POLICY, c->id, (struct str){NULL, 0}))
+	if (fetch_policy(a, c->id))
 		conn_wait(&a->conns, c);
 	else
 		conn_refuse(&a->conns, c, E_NO_PLACE, "the warden can't be asked now");
@@ -1484,14 +1537,23 @@ static void take_saved(struct api *a, struct conn *c, uint32_t what, const char 
 		warn("the counters can't be saved: %s", why);
 	if (what == MSG_STATE)
 		a->state_told = *why;
-	else if (c && c->route->saved)
+	if (what == MSG_PASSWORD)
+		a->purpose = STRETCH_NONE;
+	if (what == MSG_PASSWORD && !*why)
+		take_password(a, c);
+	if (c && c->route->saved)
 		c->route->saved(a, c, why);
+	if (what == MSG_PASSWORD)
+		next_login(a);
 }
 
 static void take_reloaded(struct api *a, struct conn *c, int fd, const char *missing)
 {
 	bool restart;
 	char why[256] = "";
+	/* edited while the file was on its way: it may be the one before */
+	if (a->edits != a->edits_asked && fetch_policy(a, c ? c->id : NOBODY_WAITS))
+		return;
 	bool ok = take_policy(a, fd, missing, &restart, why, sizeof why);
 
 	if (ok)
@@ -1519,7 +1581,7 @@ void api_wall_answer(struct api *a)
 	a->jobs->answer.type = 0;
 	if (saved) {
 		take_saved(a, c, what, why);
-	} else if (what == MSG_LOG_OPEN || what == MSG_LOG_ROTATE) {
+	} else if (what == MSG_LOG_OPEN || what == MSG_LOG_MEND || what == MSG_LOG_ROTATE) {
 		take_log(a, fd, why);
 		fd = -1;
 	} else if (what == MSG_LOG_READ && c) {
@@ -1558,11 +1620,7 @@ void api_timer(struct api *a, struct timer *t)
 	struct conn *c;
 	if (t->kind == API_TICK)
 		tick(a);
-	else if (t->kind == API_STRETCH && !pbkdf2_go(&a->pbkdf2, SLICE))
-		loop_timer(a->loop, &a->stretch, 0);
-	else if (t->kind == API_STRETCH)
-		stretched(a);
-	else if ((c = conn_find(&a->conns, t->id)))
+	else if (t->kind != API_STRETCH /* which only wakes: api_turn goes on */ && (c = conn_find(&a->conns, t->id)))
 		conn_timer(a, c);
 }
 
@@ -1733,11 +1791,9 @@ static void post_exec(struct api *a, struct conn *c)
 	job_start(a->jobs, j);
 }
 
-/* The object's end, behind both streams: into the job's own room, and pieces of it. */
-static void add_rest(struct conn *c, struct job *j, struct json_writer *w, bool out_lossy, bool err_lossy, const char *end)
+/* The object's end, behind both streams: into the job's own room, of which what stands from there on becomes pieces. */
+static void add_rest(struct conn *c, struct job *j, struct json_writer *w, bool out_lossy, bool err_lossy, size_t from, const char *end)
 {
-	size_t from = j->tail.n;
-
 	exec_put_rest(w, j, out_lossy, err_lossy);
 	if (!j->wants && !j->want_all) {
 		json_close(w);
@@ -1762,6 +1818,11 @@ static void add_rest(struct conn *c, struct job *j, struct json_writer *w, bool 
 	json_close(w);
 	buf_str(&j->tail, end);
 	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
+}
+
+static bool is_cut(const struct job *j)
+{
+	return j->tail.full || j->contents.full || j->absent.full || j->denied.full;
 }
 
 static void begin_result(struct json_writer *w, const struct job *j)
@@ -1799,8 +1860,8 @@ static void reply_result(struct api *a, struct conn *c, struct job *j)
 	json_elsewhere(&w);
 	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p, j->tail.n});
 	conn_piece(c, kind, err);
-	add_rest(c, j, &w, out_lossy, err_lossy, "\n");
-	if (j->tail.full || j->contents.full || j->absent.full || j->denied.full) {
+	add_rest(c, j, &w, out_lossy, err_lossy, j->tail.n, "\n");
+	if (is_cut(j)) {
 		c->pieces = 0;
 		conn_refuse(&a->conns, c, E_INTERNAL, "the reply does not fit");
 		return;
@@ -1854,11 +1915,18 @@ static bool put_output(struct conn *c, const struct job *j, bool is_err)
 
 static void end_exec(struct api *a, struct conn *c, struct job *j)
 {
+	static const char died[] = "event: error\ndata: {\"error\":\"the jail died before it could tell how the command ended\",\"code\":\"internal\"}\n\n";
 	struct json_writer w = {.b = &j->tail};
 
 	buf_str(&j->tail, "event: exit\ndata: ");
-	begin_result(&w, j);
-	add_rest(c, j, &w, c->lossy[0], c->lossy[1], "\n\n");
+	if (j->outcome <= JOB_TIMED_OUT) {
+		begin_result(&w, j);
+		add_rest(c, j, &w, c->lossy[0], c->lossy[1], 0, "\n\n");
+	}
+	if (j->outcome > JOB_TIMED_OUT || is_cut(j)) {
+		c->pieces = 0;
+		conn_piece(c, PIECE_PLAIN, str_of(died));
+	}
 	conn_end_stream(&a->conns, c);
 }
 
@@ -1872,9 +1940,11 @@ static void pump_exec(struct api *a, struct conn *c)
 		c->lossy[0] = c->lossy[1] = false;
 		conn_stream(&a->conns, c);
 	}
-	while (put_output(c, j, false) || put_output(c, j, true))
-		;
-	if (conn_push(&a->conns, c) && j->st == JOB_TOLD && c->out.n == 0 && c->out_at == j->out.n && c->err_at == j->err.n)
+	do
+		while (put_output(c, j, false) || put_output(c, j, true))
+			;
+	while (c->out.n && conn_push(&a->conns, c) && c->out.n == 0);
+	if (c->st == CONN_STREAM && j->st == JOB_TOLD && c->out.n == 0 && c->out_at == j->out.n && c->err_at == j->err.n)
 		end_exec(a, c, j);
 }
 
@@ -1887,13 +1957,8 @@ void api_job_done(struct api *a, struct job *j)
 		job_drop(a->jobs, j);
 		return;
 	}
-	if (c->streaming && j->outcome <= JOB_TIMED_OUT) {
+	if (c->st == CONN_STREAM || (c->streaming && j->outcome <= JOB_TIMED_OUT)) {
 		pump_exec(a, c);
-		return;
-	}
-	if (c->st == CONN_STREAM) { /* its head is out: there is no other way to say it */
-		buf_str(&c->out, "event: error\ndata: {\"error\":\"the jail died before it could tell how the command ended\",\"code\":\"internal\"}\n\n");
-		conn_end_stream(&a->conns, c);
 		return;
 	}
 	switch (j->outcome) {
@@ -1939,8 +2004,13 @@ static void pump(struct api *a)
 
 void api_turn(struct api *a)
 {
-	static const uint32_t fetch[] = {[AUDIT_OPEN] = MSG_LOG_OPEN, [AUDIT_ROTATE] = MSG_LOG_ROTATE};
+	static const uint32_t fetch[] = {[AUDIT_OPEN] = MSG_LOG_OPEN, [AUDIT_MEND] = MSG_LOG_MEND, [AUDIT_ROTATE] = MSG_LOG_ROTATE};
 
+	bool stretching = a->purpose && a->purpose != STRETCH_SAVE;
+	if (stretching && pbkdf2_go(&a->pbkdf2, SLICE))
+		stretched(a);
+	else if (stretching)
+		loop_timer(a->loop, &a->stretch, 0);
 	if (a->conns.streams)
 		pump(a);
 	if (a->audit->want && job_ask(a->jobs, MSG_FETCH, fetch[a->audit->want], NOBODY_WAITS, (struct str){NULL, 0}))

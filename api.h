@@ -18,7 +18,7 @@
 enum { API_TICK = CONN_KINDS, API_STRETCH, API_KINDS };
 
 /* What a password is stretched for. */
-enum purpose { STRETCH_NONE, STRETCH_LOGIN, STRETCH_CURRENT, STRETCH_NEW };
+enum purpose { STRETCH_NONE, STRETCH_LOGIN, STRETCH_CURRENT, STRETCH_NEW, STRETCH_SAVE /* and then saved */ };
 
 struct api {
 	struct conf *conf;
@@ -32,11 +32,13 @@ struct api {
 	const struct msg_hello *hello;
 	struct timer tick;         /* once a second while there is something to save or to look after */
 	uint64_t ticked_ms;
+	uint32_t edits, edits_asked; /* of the policy in memory; when its file was asked for */
 	bool state_told;           /* that the state can't be saved was said */
 	/* one password at a time is compared with the stored one; who is right is known by a quick digest from then on */
 	struct timer stretch;
 	struct pbkdf2 pbkdf2;
 	uint32_t stretch_for;      /* a connection's id */
+	unsigned char stretch_peer[16];
 	unsigned char boot[HASH_BYTES], good[HASH_BYTES], trying[HASH_BYTES];
 	bool good_known;
 	enum purpose purpose;

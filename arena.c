@@ -217,22 +217,20 @@ static int open_signals(void)
 }
 
 /* What was saved by the one before us; it is looked at when there is no privilege left. */
-static size_t read_state(char *text, size_t cap)
+static ssize_t read_state(char *text, size_t cap)
 {
 	char name[sizeof a.conf.state_dir + 16];
 	(void)text_printf(name, sizeof name, "%s/state", a.conf.state_dir); /* fits */
 	ssize_t n = sys_read_file(name, text, cap);
 	if (n < 0 && errno != ENOENT && errno != ENOTDIR)
 		warn("the counters start at 0; %s:", name);
-	return n < 0 ? 0 : (size_t)n;
+	return n;
 }
 
 /* Counters go on where they were. A file that is not ours is kept beside it; it costs the counters, not the start. */
 static void take_state(struct str text)
 {
-	struct chain head;
-	if (text.n == 0)
-		return;
+	struct chain head = {.seq = 0};
 	if (agent_load(&a.agents, &head, text)) {
 		if (head.seq)
 			a.audit.last = head;
@@ -250,7 +248,7 @@ static void open_log(void)
 	struct msg_tell t = {.type = 0};
 	int fds[MSG_FDS];
 
-	if (!job_ask(&a.jobs, MSG_FETCH, MSG_LOG_OPEN, UINT32_MAX, (struct str){NULL, 0}))
+	if (!job_ask(&a.jobs, MSG_FETCH, MSG_LOG_MEND, UINT32_MAX, (struct str){NULL, 0}))
 		return; /* audit.want is set: the loop asks */
 	while (t.type != MSG_FETCHED)
 		if (msg_recv(a.wall, &t, sizeof t, fds, MSG_FDS, 0) != sizeof t)
@@ -295,13 +293,14 @@ static void start(int argc, char **argv)
 	    !job_init(&a.jobs, &a.conf, &a.loop, &a.audit, &a.agents, a.wall, a.hello.layers) ||
 	    !api_init(&a.api, &a.conf, &a.policy, &a.loop, &a.jobs, &a.agents, &a.audit, &a.hello))
 		die("taking memory:");
-	size_t state_n = read_state(state, sizeof state);
+	ssize_t state_n = read_state(state, sizeof state);
 	a.api.binary_bytes = (uint64_t)self.st_size;
 	loop_add(&a.loop, a.listen_fd, POLLIN, ARENA_LISTEN, 0, &a.listen_slot);
 	loop_add(&a.loop, a.signal_fd, POLLIN, ARENA_SIGNAL, 0, &a.signal_slot);
 	if (!jail_surrender(jail_uid_base(a.port), &e))
 		die("giving up privilege: %s: %s", e.step, strerror(e.error));
-	take_state((struct str){state, state_n});
+	if (state_n >= 0)
+		take_state((struct str){state, (size_t)state_n});
 	open_log();
 	announce();
 }

@@ -20,7 +20,7 @@ static const char *const kinds[] = {
 bool audit_init(struct audit *a, const struct conf *c, size_t running)
 {
 	size_t room = CHAIN_LINE_MAX + running * RESERVE + RELEASE;
-	*a = (struct audit){.slots = c->audit_slots, .started_ms = now_ms(), .fd = -1, .max_bytes = c->audit_rotate_bytes, .want = AUDIT_OPEN,
+	*a = (struct audit){.slots = c->audit_slots, .started_ms = now_ms(), .fd = -1, .max_bytes = c->audit_rotate_bytes, .want = AUDIT_MEND,
 	                    .ring = calloc(c->audit_slots, sizeof *a->ring)};
 	unsigned char seed[HASH_BYTES]; /* of a log that begins with us */
 	struct buf hash = {a->last.hash, 0, sizeof a->last.hash, false};
@@ -73,13 +73,14 @@ void audit_take(struct audit *a, int fd, const char *why)
 		return;
 	}
 	if (!chain_tail(fd, &tail, &size)) {
+		forget_file(a, errno == EBADMSG ? "it is no audit log" : errno == EAGAIN ? "its last line is cut short" : strerror(errno));
 		(void)close(fd);
-		forget_file(a, errno == EBADMSG ? "it is no audit log" : strerror(errno));
 		return;
 	}
 	if (a->fd >= 0)
 		(void)close(a->fd);
 	a->fd = fd;
+	a->sent = 0; /* what began in another file begins anew */
 	a->dev = st.st_dev;
 	a->ino = st.st_ino;
 	a->size = size;
@@ -98,17 +99,21 @@ static void flush(struct audit *a)
 		return;
 	if (fstat(a->fd, &st) < 0 || st.st_nlink == 0) {
 		forget_file(a, "it was removed");
-		a->want = AUDIT_OPEN;
+		a->want = AUDIT_MEND;
 		return;
 	}
 	if (a->pending.n == 0)
 		return;
-	ssize_t n = write(a->fd, a->pending.p, a->pending.n);
+	ssize_t n = write(a->fd, a->pending.p + a->sent, a->pending.n - a->sent);
 	if (n > 0) {
 		size_t was = a->pending.n;
 		a->size += (uint64_t)n;
-		a->pending.n -= (size_t)n;
-		memmove(a->pending.p, a->pending.p + n, a->pending.n);
+		a->sent += (size_t)n;
+		const char *end = memrchr(a->pending.p, '\n', a->sent);
+		size_t whole = end ? (size_t)(end - a->pending.p) + 1 : 0;
+		a->pending.n -= whole;
+		a->sent -= whole;
+		memmove(a->pending.p, a->pending.p + whole, a->pending.n);
 		if (was > RELEASE && a->pending.n == 0)
 			(void)madvise(a->pending.p, a->pending.cap, MADV_DONTNEED); /* only saves memory */
 	}
@@ -132,7 +137,7 @@ void audit_tick(struct audit *a)
 		flush(a);
 	/* somebody may have moved it away, which no write tells */
 	if (a->used || a->fd < 0)
-		a->want = a->max_bytes && a->fd >= 0 && a->size >= a->max_bytes ? AUDIT_ROTATE : AUDIT_OPEN;
+		a->want = a->fd < 0 ? AUDIT_MEND : a->max_bytes && a->size >= a->max_bytes && a->pending.n == 0 ? AUDIT_ROTATE : AUDIT_OPEN;
 	a->used = false;
 }
 
@@ -267,7 +272,7 @@ uint64_t audit_put(struct audit *a, const struct audit_event *e)
 	flush(a);
 	if (e->kind != AUDIT_RUN || a->pending.n == 0)
 		return seq;
-	if (a->pending.n == line.n) { /* nothing of it is in the log, as nothing waited before */
+	if (a->pending.n == line.n && a->sent == 0) { /* nothing of it is in the log, as nothing waited before */
 		a->pending.n = 0;
 		a->last = before;
 	} else { /* its begin can't be taken back: what it announces did not happen */

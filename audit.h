@@ -40,7 +40,7 @@ struct audit_row {
 	char agent[CONF_NAME_MAX + 1], result[AUDIT_RESULT_MAX], rule[AUDIT_RULE_MAX], cmd[AUDIT_CMD_MAX];
 };
 
-enum audit_want { AUDIT_NOTHING, AUDIT_OPEN, AUDIT_ROTATE };
+enum audit_want { AUDIT_NOTHING, AUDIT_OPEN, AUDIT_MEND, AUDIT_ROTATE };
 
 struct audit {
 	struct audit_row *ring;    /* seq is the place, taken modulo slots */
@@ -48,7 +48,8 @@ struct audit {
 	int fd;                    /* of the log; -1: not open */
 	struct chain last;
 	uint64_t size, max_bytes, lost, dev, ino; /* lost: events that found no room while the log could not be written */
-	struct buf pending;        /* lines that are not written yet */
+	struct buf pending;        /* whole lines; of the first one sent bytes are written already */
+	size_t sent;
 	enum audit_want want;      /* what the warden is to be asked */
 	bool told;                 /* that it can't be written was said */
 	bool used;                 /* used since the last look whether the log is still in its place */

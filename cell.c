@@ -30,6 +30,7 @@ enum { WALK_DEPTH = 16, WALK_ENTRIES = 20000 };
 
 /* What process 1 is going to tell. */
 static struct msg_result r = {.type = MSG_RESULT};
+static char found[MSG_FILES_BYTES]; /* names of files, NUL-terminated */
 
 extern char **environ;
 
@@ -265,8 +266,7 @@ static _Noreturn void die_with_all(const struct jail *j)
 
 static void report(const struct jail *j, const struct jail_slot *s, int status, const uint64_t before[JAIL_EVENTS], bool early)
 {
-	static char names[MSG_FILES_BYTES];
-	struct walk w = {.names = {names, 0, sizeof names, false}};
+	struct walk w = {.names = {found, 0, sizeof found, false}};
 	uint64_t events[JAIL_EVENTS];
 	struct statvfs fs;
 	struct rusage u;
@@ -293,7 +293,7 @@ static void report(const struct jail *j, const struct jail_slot *s, int status, 
 	r.files_bytes = (uint32_t)w.names.n;
 	r.files_truncated = w.truncated;
 	/* arena gone: nobody is left to tell */
-	(void)msg_send(CELL_CTL, &r, sizeof r, names, w.names.n, NULL, 0, MSG_DONTWAIT);
+	(void)msg_send(CELL_CTL, &r, sizeof r, found, w.names.n, NULL, 0, MSG_DONTWAIT);
 }
 
 /* A call that the filter kept back: it is refused, and counted. */
@@ -345,17 +345,18 @@ static void give_file(int dir, const char *name, uint32_t index, uint64_t *budge
 static void give_files(const struct jail_slot *s)
 {
 	static struct { struct msg_want head; char names[MSG_FILES_BYTES]; } in;
-	long n = msg_recv(CELL_CTL, &in, sizeof in, NULL, 0, 0);
+	long n = msg_recv(CELL_CTL, &in, sizeof in, NULL, 0, MSG_DONTWAIT);
 	uint64_t budget = MSG_CONTENTS_MAX;
-	const char *name = in.names;
+	const char *name = in.head.all ? found : in.names;
 	int dir = open(s->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (n < (long)sizeof in.head || in.head.type != MSG_WANT || in.head.bytes != (size_t)n - sizeof in.head ||
 	    !msg_check_words(in.names, in.head.bytes, in.head.count))
-		return; /* mostly it is closed: nobody asks */
-	for (uint32_t i = 0; i < in.head.count; i++, name += strlen(name) + 1)
+		return; /* mostly nobody asks */
+	uint32_t count = in.head.all ? r.files : in.head.count;
+	for (uint32_t i = 0; i < count; i++, name += strlen(name) + 1)
 		give_file(dir, name, i, &budget);
-	const struct msg_content end = {.type = MSG_CONTENT, .index = in.head.count};
+	const struct msg_content end = {.type = MSG_CONTENT, .index = count};
 	(void)msg_send(CELL_CTL, &end, sizeof end, NULL, 0, NULL, 0, 0); /* arena gone: nobody is left to tell */
 }
 

@@ -60,7 +60,7 @@ static bool is_log(int fd, int64_t size)
 	       (size < (int64_t)sizeof start && line_start(fd, size) == 0);
 }
 
-int chain_open(const char *path, uint64_t *cut)
+int chain_open(const char *path, bool repair, uint64_t *cut)
 {
 	struct stat st;
 	char last;
@@ -78,7 +78,7 @@ int chain_open(const char *path, uint64_t *cut)
 		goto fail;
 	if (st.st_size && pread(fd, &last, 1, st.st_size - 1) != 1)
 		goto fail;
-	if (st.st_size == 0 || last == '\n')
+	if (st.st_size == 0 || last == '\n' || !repair)
 		return fd;
 	if ((start = line_start(fd, st.st_size)) < 0 || ftruncate(fd, start) < 0)
 		goto fail;
@@ -105,7 +105,10 @@ bool chain_tail(int fd, struct chain *c, uint64_t *size)
 	c->seq = 0;
 	if (st.st_size == 0)
 		return true;
-	int64_t start = line_start(fd, st.st_size - 1);
+	if (pread(fd, chunk, 1, st.st_size - 1) != 1)
+		return false;
+	errno = EAGAIN;
+	int64_t start = chunk[0] == '\n' ? line_start(fd, st.st_size - 1) : -1;
 	if (start < 0)
 		return false;
 	sha256_init(&s);
@@ -147,11 +150,18 @@ static bool check_line(struct chain_check *k, struct str start, const char *hash
 	if (!parse(start, &seq, prev))
 		return wrong(k, k->lines, "it is no line of this log: edited or inserted");
 	follows = first || memcmp(prev, k->last.hash, HASH_HEX) == 0;
+	if (k->twin[0]) { /* two lines have one number: this one says which of them belongs here */
+		k->line -= memcmp(prev, k->twin, HASH_HEX) == 0;
+		return false;
+	}
 	if (k->why[0]) /* the line before did not follow: if it is whole itself, the one before that was changed */
 		return follows ? wrong(k, k->line - 1, "it was edited") : false;
 	if (!first && seq != k->last.seq + 1) {
-		if (seq == k->last.seq && memcmp(prev, k->before, HASH_HEX) == 0)
-			return wrong(k, k->lines - 1, "it was inserted");
+		if (seq == k->last.seq && memcmp(prev, k->before, HASH_HEX) == 0) {
+			memcpy(k->twin, hash, HASH_HEX);
+			(void)wrong(k, k->lines, "it was inserted");
+			return true;
+		}
 		return wrong(k, k->lines, seq > k->last.seq ? "it does not follow the line before: lines were cut, or it was moved here" :
 		                                             "its number was there already: it was inserted or moved here");
 	}

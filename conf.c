@@ -521,7 +521,7 @@ static void read_secret(struct conf *c)
 		die("password file %s: others can read it; chmod 600 it", name);
 	struct str rest = {text, (size_t)len}, word;
 	if (!str_word(&rest, &word) || !str_eq(word, secret_magic) || !str_word(&rest, &word) || !str_uint(word, UINT32_MAX, &n) || n == 0 ||
-	    !read_hex(&rest, c->secret.salt, sizeof c->secret.salt) || !read_hex(&rest, c->secret.key, sizeof c->secret.key))
+	    !read_hex(&rest, c->secret.salt, sizeof c->secret.salt) || !read_hex(&rest, c->secret.key, sizeof c->secret.key) || str_word(&rest, &word))
 		die("password file %s: it is damaged; remove it to have the default password again, and set a new one", name);
 	c->secret.iterations = (uint32_t)n;
 	memset(text, 0, sizeof text);

@@ -117,6 +117,7 @@ void conn_close(struct conns *a, struct conn *c)
 	loop_del(a->loop, &c->slot);
 	(void)close(c->fd); /* whatever it says, nobody is left to tell */
 	c->fd = -1;
+	c->stretching = c->wrong_password = false;
 	c->st = CONN_FREE;
 	c->id += CONN_PLACES; /* an old id finds nothing from now on */
 	c->timer.id = c->id;
@@ -305,7 +306,7 @@ static void fill(struct conn *c)
 static void reply_sent(struct conns *a, struct conn *c)
 {
 	let_go(a, c);
-	if (!c->close) {
+	if (!c->close && !a->draining) {
 		loop_mod(a->loop, c->slot, POLLIN);
 		next_request(a, c);
 	} else if (shutdown(c->fd, SHUT_WR) < 0) {

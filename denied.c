@@ -49,6 +49,9 @@ struct list { struct json_writer w; size_t n; };
 
 static void add(struct list *l, const char *call, const char *key, struct str what, uint64_t count, const char *hint)
 {
+	const struct json_writer was = l->w;
+	size_t begin = l->w.b->n;
+
 	if (l->n++ >= DENIED_MAX)
 		return;
 	json_open(&l->w, true);
@@ -58,6 +61,11 @@ static void add(struct list *l, const char *call, const char *key, struct str wh
 	json_put_number(&l->w, "count", (int64_t)count);
 	json_put_string(&l->w, "hint", str_of(hint));
 	json_close(&l->w);
+	if (l->w.b->full) { /* whole entries only */
+		l->w = was;
+		l->w.b->n = begin;
+		l->w.b->full = false;
+	}
 }
 
 static void add_calls(struct list *l, const struct denied_ask *d)
@@ -181,7 +189,8 @@ static void add_programs(struct list *l, const struct denied_ask *d)
 
 void denied_write(const struct denied_ask *d, struct buf *out)
 {
-	struct list l = {.w = {.b = out}};
+	struct buf room = {out->p, 0, out->cap - 1, false}; /* and one byte for the end */
+	struct list l = {.w = {.b = &room}};
 
 	json_open(&l.w, false);
 	if (d->res)
@@ -191,5 +200,7 @@ void denied_write(const struct denied_ask *d, struct buf *out)
 		add_programs(&l, d);
 		add_files(&l, d);
 	}
+	out->n = room.n;
+	l.w.b = out;
 	json_close(&l.w);
 }

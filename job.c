@@ -416,6 +416,9 @@ static bool hand_over(struct jobs *q, struct job *j, size_t place)
 		finish(q, j, JOB_TOO_LARGE);
 		return true;
 	}
+	const struct msg_want want = {.type = MSG_WANT, .all = j->want_all, .count = j->wants, .bytes = (uint32_t)j->want.n};
+	if (j->wants || j->want_all) /* if it does not go out, the files are absent */
+		(void)msg_send(c->fd[JOB_FD_CTL], &want, sizeof want, j->want.p, j->want.n, NULL, 0, MSG_DONTWAIT);
 	if (j->st == JOB_QUEUED)
 		q->queued--, q->queued_for[j->profile]--;
 	q->running++;
@@ -620,17 +623,16 @@ static void end_result(struct jobs *q, struct cell *c, struct job *j)
 
 /* ---- files given back ---- */
 
-static bool ask_contents(struct jobs *q, struct cell *c, struct job *j)
+/* How many will come is known with the result. */
+static bool awaits_contents(struct jobs *q, struct job *j)
 {
 	if (j->want_all) {
 		buf_put(&j->want, j->files.p, j->files.n);
 		j->wants = j->res.files;
 	}
-	const struct msg_want want = {.type = MSG_WANT, .count = j->wants, .bytes = (uint32_t)j->want.n};
-	if (j->wants == 0 || msg_send(c->fd[JOB_FD_CTL], &want, sizeof want, j->want.p, j->want.n, NULL, 0, MSG_DONTWAIT) < 0)
-		return false;
-	loop_timer(q->loop, &j->timer, FILES_MS);
-	return true;
+	if (j->wants)
+		loop_timer(q->loop, &j->timer, FILES_MS);
+	return j->wants > 0;
 }
 
 static struct str wanted_name(const struct job *j, uint32_t index)
@@ -654,7 +656,7 @@ static bool take_content(struct job *j, const struct msg_content *m, const char 
 	struct json_writer w = {.b = &j->contents};
 
 	if (n < (long)sizeof *m || m->type != MSG_CONTENT || m->bytes != (size_t)n - sizeof *m || m->index != j->wanted || m->index >= j->wants ||
-	    m->bytes > MSG_CONTENTS_MAX - j->content_bytes)
+	    m->bytes > MSG_CONTENTS_MAX - j->content_bytes || (m->absent && (m->bytes || j->got_any)))
 		return false;
 	j->content_bytes += m->bytes;
 	if (!m->absent && !j->got_any) {
@@ -712,7 +714,7 @@ static void cell_result(struct jobs *q, struct cell *c, struct job *j)
 		buf_put(&j->files, in.names, in.r.files_bytes);
 		j->has_result = true;
 		cell_close(q, c, JOB_FD_IN);
-		if (!ask_contents(q, c, j))
+		if (!awaits_contents(q, j))
 			end_result(q, c, j);
 	}
 	check_end(q, j);

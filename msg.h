@@ -46,9 +46,9 @@ enum msg_type {
 
 /* What MSG_SAVE saves: the policy file; counters; the password; a state file that could not be read. */
 enum msg_file { MSG_POLICY, MSG_STATE, MSG_PASSWORD, MSG_STATE_BAD, MSG_FILES };
-/* What MSG_FETCH hands over: the policy file to be read; the log to be appended to, as it is or after it was
- * moved aside for a new one; the log to be read. */
-enum msg_fetch { MSG_FETCH_POLICY, MSG_LOG_OPEN, MSG_LOG_ROTATE, MSG_LOG_READ, MSG_FETCHES };
+/* What MSG_FETCH hands over: the policy file to be read; the log to be appended to, as it is, or when
+ * nobody writes to it, so that its end can be mended, or after it was moved aside for a new one; the log to be read. */
+enum msg_fetch { MSG_FETCH_POLICY, MSG_LOG_OPEN, MSG_LOG_MEND, MSG_LOG_ROTATE, MSG_LOG_READ, MSG_FETCHES };
 
 /* What a cell is made of, one bit each; msg_layer_name has health's names. */
 enum msg_layer {
@@ -80,9 +80,10 @@ struct msg_result {
 	/* calls that the filter refused, each once; arg: the first argument, where its kind says what was wanted */
 	struct { uint32_t nr, arg, count; } call[MSG_DENIED_MAX];
 };
-/* Asks process 1, after its result, for contents of files: bytes of names follow, count of them, NUL-terminated. */
-struct msg_want { uint32_t type, count, bytes; };
-/* What it answers, piece by piece in the order of the names; index count is the end. bytes of contents follow: all
+/* Sent right behind the job, for process 1, which reads it when all is over: give me contents of files. bytes of names
+ * follow, count of them, NUL-terminated; all: those of the result. */
+struct msg_want { uint32_t type, all, count, bytes; };
+/* What it sends behind its result, piece by piece in the order of the names; index count is the end. bytes of contents follow: all
  * but a file's last piece have MSG_CONTENT_BYTES. A file that was too large or could not be read is absent. */
 struct msg_content { uint32_t type, index, bytes, absent; };
 

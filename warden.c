@@ -222,7 +222,7 @@ static bool ask_fetch(const struct msg_ask *a)
 		fd = open(log, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	else {
 		sys_make_folders(log);
-		fd = chain_open(log, &cut);
+		fd = chain_open(log, a->profile == MSG_LOG_MEND, &cut);
 	}
 	if (fd < 0 && !(a->profile == MSG_FETCH_POLICY && errno == ENOENT))
 		(void)text_printf(why, sizeof why, "%s", errno == EBADMSG ? "it is no audit log" : errno == ELOOP ? "it is a symbolic link" : strerror(errno));
