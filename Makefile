@@ -57,7 +57,7 @@ omniarena-sanitized: $(SRC) $(wildcard *.h) build/flags
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CPPFLAGS) $(SANITIZE) -o $@ $(SRC)
 
 # ---- tests ----
-UNITS := $(foreach u,hash http json bpf loop shell,build/test/unit_$u)
+UNITS := $(foreach u,hash http json bpf loop shell agent chain,build/test/unit_$u)
 HOOKS := $(foreach n,1 2 3 4 5 6 7 8 9 10,omniarena-hook$n)
 CAN_SANITIZE := $(shell echo 'int main(void){return 0;}' | $(DEBUG_CC) -xc $(SANITIZE) -o /dev/null - 2>/dev/null && echo yes)
 
@@ -69,7 +69,7 @@ build/test/%: test/%.c test/unit.h $(SRC) build/flags
 	$(CC) $(ALL) -I. -o $@ $< $(UNIT_SRC) $(LINK)
 build/test/%-sanitized: test/%.c test/unit.h $(SRC) build/flags
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) -I. $(SANITIZE) -o $@ $< $(UNIT_SRC)
-UNIT_SRC := util.c sys.c hash.c http.c json.c bpf.c loop.c shell.c policy.c conf.c
+UNIT_SRC := util.c sys.c hash.c http.c json.c bpf.c loop.c shell.c policy.c conf.c chain.c agent.c denied.c
 # the parser switched off: the jail alone must keep the lists
 omniarena-unjudged: $(SRC:%.c=build/%.o) policy.c test/unjudged.c
 	$(CC) $(ALL) -Dpolicy_judge=policy_judge_unused -c -o build/test/policy.o policy.c

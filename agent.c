@@ -84,7 +84,7 @@ uint32_t agent_rate(struct agent *who, uint64_t now_ms)
 
 uint64_t agent_take(struct agent *who, uint64_t limit, uint64_t now_ms)
 {
-	uint64_t now = now_ms / AGENT_SLICE_MS, oldest = now - AGENT_SLICES + 1;
+	uint64_t now = now_ms / AGENT_SLICE_MS, oldest = now < AGENT_SLICES ? 0 : now - AGENT_SLICES + 1;
 	uint32_t left = agent_rate(who, now_ms);
 
 	if ((limit == 0 || left < limit) && who->slice[now % AGENT_SLICES] < UINT16_MAX) {
@@ -93,7 +93,7 @@ uint64_t agent_take(struct agent *who, uint64_t limit, uint64_t now_ms)
 		return 0;
 	}
 	/* the slice whose end leaves room, a minute later */
-	for (; left >= limit && oldest < now; oldest++)
+	for (; left >= limit && oldest <= now; oldest++)
 		left -= who->slice[oldest % AGENT_SLICES];
 	return seconds((oldest - 1 + AGENT_SLICES) * AGENT_SLICE_MS - now_ms);
 }

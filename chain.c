@@ -151,7 +151,7 @@ static bool check_line(struct chain_check *k, struct str start, const char *hash
 		return wrong(k, k->lines, "it is no line of this log: edited or inserted");
 	follows = first || memcmp(prev, k->last.hash, HASH_HEX) == 0;
 	if (k->twin[0]) { /* two lines have one number: this one says which of them belongs here */
-		k->line -= memcmp(prev, k->twin, HASH_HEX) == 0;
+		k->line -= memcmp(prev, k->twin, HASH_HEX) == 0 && memcmp(k->twin, k->last.hash, HASH_HEX) != 0;
 		return false;
 	}
 	if (k->why[0]) /* the line before did not follow: if it is whole itself, the one before that was changed */

@@ -158,21 +158,6 @@ def commands_a_minute(host):
 
 
 @test
-def the_minute_slides(host):
-    """Who comes when Retry-After says so, is served."""
-    if host.name != 'root':
-        raise Skip('it takes a minute, and no privilege')
-    with host.server('--max-rate-per-agent', '2') as s:
-        execute(s, 'true', 'a')
-        time.sleep(3)
-        execute(s, 'true', 'a')
-        time.sleep(int(exec_refused(s, 'rate', 'a')['Retry-After']))
-        execute(s, 'true', 'a')
-        exec_refused(s, 'rate', 'a')  # the second of them is still less than a minute ago
-        equal(agents(s)['a']['rate_1m'], 2)
-
-
-@test
 def sections_have_rates(host):
     config = host.file('[whitelist]\ntrue\n[agent slow]\nrate=1\n[agent free]\nrate=0\n[agent fast]\nrate=4\n')
     with host.server('--config', config, '--max-rate-per-agent', '2') as s:
