@@ -80,7 +80,7 @@ static const char needed[] =
 /* All that arena may do. */
 static const char arena[] =
 	" read write close poll ppoll readv writev sendto recvfrom sendmsg recvmsg shutdown exit exit_group rt_sigreturn restart_syscall clock_gettime madvise accept4"
-	" setsockopt ";
+	" setsockopt fstat pread64 getrandom memfd_create ";
 /* What the warden needs to build cells with and, of the above, nothing else; every cell inherits its filter. */
 static const char build[] = " mount umount2 pivot_root chroot setns unshare mount_setattr sethostname setdomainname setsockopt ";
 /* Which argument decides, a value of it that must pass, one that must not. */
@@ -139,6 +139,7 @@ static void prove(const struct bpf_ask *ask)
 	static struct sys_bpf_insn p[BPF_MAX_INSNS];
 	size_t n = bpf_build(ask, p);
 	const char *cpu = ask->arch == SYS_ARCH_X86_64 ? "x86_64" : "aarch64";
+	const uint32_t refused = ask->notify ? SYS_RET_USER_NOTIF : ERRNO(EPERM);
 	unsigned wrong = 0;
 
 	check(n && is_sound(p, n), "%s role %d: the kernel would refuse the program", cpu, ask->role);
@@ -157,22 +158,22 @@ static void prove(const struct bpf_ask *ask)
 		else if (!c)
 			ok = got == ERRNO(ENOSYS);
 		else if (ask->role == BPF_WARDEN)
-			ok = got == (in(build, c->name) || in(needed, c->name) || strcmp(c->name, "clone") == 0 ? SYS_RET_ALLOW : in(forbidden, c->name) ? ERRNO(EPERM) :
-			             strcmp(c->name, "clone3") == 0 ? ERRNO(ENOSYS) : got == ERRNO(EPERM) ? got : SYS_RET_ALLOW);
+			ok = got == (in(build, c->name) || in(needed, c->name) || strcmp(c->name, "clone") == 0 ? SYS_RET_ALLOW : in(forbidden, c->name) ? refused :
+			             strcmp(c->name, "clone3") == 0 ? ERRNO(ENOSYS) : got == refused ? got : SYS_RET_ALLOW);
 		else if (strcmp(c->name, "clone3") == 0)
 			ok = got == ERRNO(ENOSYS);
 		else if (in(forbidden, c->name))
-			ok = got == ERRNO(EPERM);
+			ok = got == refused;
 		else if (in(needed, c->name))
 			ok = got == SYS_RET_ALLOW;
 		else if (strcmp(c->name, "inotify_add_watch") == 0)
-			ok = got == (ask->strict ? ERRNO(EPERM) : SYS_RET_ALLOW);
+			ok = got == (ask->strict ? refused : SYS_RET_ALLOW);
 		else if (strcmp(c->name, "memfd_create") == 0)
-			ok = got == (ask->memfd ? SYS_RET_ALLOW : ERRNO(EPERM));
+			ok = got == (ask->memfd ? SYS_RET_ALLOW : refused);
 		else if (strcmp(c->name, "shmget") == 0 || strcmp(c->name, "semget") == 0 || strcmp(c->name, "msgget") == 0)
-			ok = got == (ask->memcg ? SYS_RET_ALLOW : ERRNO(EPERM));
+			ok = got == (ask->memcg ? SYS_RET_ALLOW : refused);
 		else
-			ok = got == SYS_RET_ALLOW || got == ERRNO(EPERM);
+			ok = got == SYS_RET_ALLOW || got == refused;
 		if (!ok && wrong++ < 5)
 			check(false, "%s role %d: call %u (%s) gets %x", cpu, ask->role, nr, c ? c->name : "unknown", got);
 		d.arch = ask->arch ^ 0x40000000; /* i386 has no 64-bit mark; here: anything else */
@@ -198,20 +199,20 @@ static void prove(const struct bpf_ask *ask)
 			d.args[tested[i].arg] = tested[i].passes | junk;
 			check(run(p, n, &d) == SYS_RET_ALLOW, "%s %s %llx is refused", cpu, c->name, (unsigned long long)d.args[tested[i].arg]);
 			d.args[tested[i].arg] = tested[i].refused | junk;
-			check(run(p, n, &d) == ERRNO(EPERM), "%s %s %llx passes", cpu, c->name, (unsigned long long)d.args[tested[i].arg]);
+			check(run(p, n, &d) == refused, "%s %s %llx passes", cpu, c->name, (unsigned long long)d.args[tested[i].arg]);
 		}
 	}
 	struct data all = {.nr = ask->arch == SYS_ARCH_X86_64 ? 62 : 129, .arch = ask->arch, .args = {0xffffffff}};
 	if (ask->role != BPF_CELL)
 		return;
-	check(run(p, n, &all) == (ask->shared_pids ? ERRNO(EPERM) : SYS_RET_ALLOW), "kill(-1) with%s shared pids", ask->shared_pids ? "" : "out");
+	check(run(p, n, &all) == (ask->shared_pids ? refused : SYS_RET_ALLOW), "kill(-1) with%s shared pids", ask->shared_pids ? "" : "out");
 	/* where the host's files and processes can be reached: no datagrams to paths, no limits of others */
 	struct data pair = {.nr = ask->arch == SYS_ARCH_X86_64 ? 53 : 199, .arch = ask->arch, .args = {1, 0x80002}};
-	check(run(p, n, &pair) == (ask->shared_pids ? ERRNO(EPERM) : SYS_RET_ALLOW), "socketpair of datagrams");
+	check(run(p, n, &pair) == (ask->shared_pids ? refused : SYS_RET_ALLOW), "socketpair of datagrams");
 	pair.args[1] = 0x80805;
 	check(run(p, n, &pair) == SYS_RET_ALLOW, "socketpair of packets");
 	struct data limit = {.nr = ask->arch == SYS_ARCH_X86_64 ? 302 : 261, .arch = ask->arch, .args = {77}};
-	check(run(p, n, &limit) == (ask->shared_pids ? ERRNO(EPERM) : SYS_RET_ALLOW), "prlimit of another process");
+	check(run(p, n, &limit) == (ask->shared_pids ? refused : SYS_RET_ALLOW), "prlimit of another process");
 }
 
 /* One row a call, sorted; a number twice would give the later row's verdict to both. */
@@ -236,8 +237,9 @@ static void prove_all(void)
 	words_are_known(arena);
 	for (size_t a = 0; a < 2; a++)
 		for (int role = BPF_ARENA; role <= BPF_CELL; role *= 2)
-			for (int f = 0; f < 16; f++)
-				prove(&(struct bpf_ask){.arch = arches[a], .role = (enum bpf_role)role, .memcg = f & 1, .memfd = f & 2, .shared_pids = f & 4, .strict = f & 8});
+			for (int f = 0; f < 32; f++)
+				prove(&(struct bpf_ask){.arch = arches[a], .role = (enum bpf_role)role, .memcg = f & 1, .memfd = f & 2, .shared_pids = f & 4, .strict = f & 8,
+				                        .notify = f & 16});
 }
 
 /* ---- the numbers, by the kernel's headers ---- */
