@@ -44,8 +44,7 @@ struct agent *agent_admit(struct agents *g, const struct conf *c, struct str nam
 		return who;
 	if (g->n < g->max)
 		who = &g->agent[g->n++];
-	for (size_t i = 0; !who && i < g->n; i++) {
-		struct agent *old = &g->agent[i];
+	else for (struct agent *old = g->agent; old && !who && old < g->agent + g->n; old++) {
 		uint64_t idle = now_ms - old->seen_ms;
 		if (old->running || old->budget > 0 || (old->budget == CONF_UNSET && agent_budget(old, c) != c->default_token_budget))
 			continue;

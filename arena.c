@@ -328,6 +328,7 @@ static void accept_all(void)
 		struct sockaddr_storage from;
 		socklen_t n = sizeof from;
 		unsigned char peer[16];
+		memset(&from, 0, sizeof from);
 		int fd = accept4(a.listen_fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0) {
 			/* replies are whole when they are written: Nagle would only hold them back */

@@ -162,10 +162,11 @@ static _Noreturn void verify(const struct conf *c, const struct policy *p, const
 		lines += k.lines;
 	}
 	check_log(&k, file ? file : c->audit_log);
+	lines += k.lines;
 	if (!chain_check_head(&k))
 		wrong_log(&k, file ? file : c->audit_log);
-	buf_printf(&b, "%s: %llu lines follow one another%s, the last is number %llu%s\n", file ? file : c->audit_log, (unsigned long long)(lines + k.lines),
-	           lines ? ", those moved aside included" : "", (unsigned long long)k.last.seq, k.cut ? "; one more is cut short, the next start removes it" : "");
+	buf_printf(&b, "%s: %llu lines follow one another%s, the last is number %llu%s\n", file ? file : c->audit_log, (unsigned long long)lines,
+	           lines > k.lines ? ", those moved aside included" : "", (unsigned long long)k.last.seq, k.cut ? "; one more is cut short, the next start removes it" : "");
 	say(&b);
 	_exit(0);
 }

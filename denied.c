@@ -128,7 +128,7 @@ static void add_files(struct list *l, const struct denied_ask *d)
 		"usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32", "proc", "dev", "tmp", "etc/passwd", "etc/group",
 		"etc/alternatives", "etc/ld.so.cache",
 	};
-	struct str rest = d->words, path, seen = {NULL, 0};
+	struct str rest = d->words, path, seen = str_of("");
 
 	while (l->n < DENIED_MAX && next_token(&rest, " \t\n'\"=;|&<>(){}`$,:", &path)) {
 		bool in = path.p[0] != '/' || path.n < 2 || path.p[1] == '/' || str_eq(path, "/etc") || str_eq(path, "/etc/");
@@ -166,7 +166,7 @@ static void add_programs(struct list *l, const struct denied_ask *d)
 {
 	static const char *const phrases[] = {"not found", "Permission denied", "No such file or directory"};
 	const char *allowed = d->names;
-	struct str rest = d->err, line, token, last = {NULL, 0};
+	struct str rest = d->err, line, token, last = str_of("");
 
 	for (uint32_t i = 0; i < d->forbidden; i++)
 		allowed += strlen(allowed) + 1;
