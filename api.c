@@ -18,7 +18,7 @@ enum {
 	TICK_MS = 1000,      /* between saves */
 	SLICE = 2000,        /* iterations of PBKDF2 a turn: about a millisecond */
 	ITERATIONS = 600000, /* for new passwords; what OWASP's password storage page asks for */
-	NOBODY_WAITS = UINT32_MAX,
+	NOBODY_WAITS = UINT32_MAX, EXPORTS = 8,
 };
 
 typedef void handler(struct api *a, struct conn *c);
@@ -1331,7 +1331,12 @@ static void get_audit(struct api *a, struct conn *c)
 
 static void get_export(struct api *a, struct conn *c)
 {
-	if (job_ask(a->jobs, MSG_FETCH, MSG_LOG_READ, c->id, (struct str){NULL, 0}))
+	size_t others = 0; /* each holds a file open */
+	for (size_t i = 0; i < a->conns.conns; i++)
+		others += a->conns.conn[i].st != CONN_FREE && a->conns.conn[i].route && a->conns.conn[i].route->run == get_export && &a->conns.conn[i] != c;
+	if (others >= EXPORTS)
+		conn_refuse(&a->conns, c, E_NO_PLACE, "too many exports at once");
+	else if (job_ask(a->jobs, MSG_FETCH, MSG_LOG_READ, c->id, (struct str){NULL, 0}))
 		conn_wait(&a->conns, c);
 	else
 		conn_refuse(&a->conns, c, E_NO_PLACE, "the warden can't be asked now");

@@ -92,11 +92,12 @@ static void forget_policy(void)
 	a.conf.agents = 0;
 }
 
-/* Both the server and the warden live under the same limit; the warden keeps 6 fds a slot. */
+/* Both the server and the warden live under the same limit; the server keeps the fds of cells and one for the files of
+ * each job, the warden 7 a slot. */
 static void raise_fd_limit(const struct conf *c)
 {
 	rlim_t cells = c->max_running + c->warm_cells;
-	rlim_t need = c->max_connections + MSG_FDS * cells + OTHER_FDS, warden = 6 * cells + OTHER_FDS;
+	rlim_t need = c->max_connections + MSG_FDS * cells + 2 * c->max_running + OTHER_FDS, warden = 7 * cells + OTHER_FDS;
 	struct rlimit rl;
 
 	need = need > warden ? need : warden;

@@ -148,6 +148,7 @@ static void next_request(struct conns *a, struct conn *c)
 	c->in_n -= c->used;
 	c->used = 0;
 	memset(&c->req, 0, sizeof c->req);
+	c->route = NULL;
 	c->chunks = (struct http_chunks){0};
 	c->body = (struct buf){0};
 	c->out.n = c->text.n = c->sent = c->pieces = c->piece_at = 0;

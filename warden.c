@@ -194,10 +194,15 @@ static bool ask_save(const struct msg_ask *a)
 	return true;
 }
 
-/* audit.log becomes audit.log.1, and so on; the oldest one goes. */
+/* audit.log becomes audit.log.1, and so on; the oldest one goes. Not before its time: arena, were it taken over, could
+ * else make the whole record go by asking. */
 static void rotate(const char *path)
 {
 	char from[PATH_MAX], to[PATH_MAX];
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || (uint64_t)st.st_size < w.conf->audit_rotate_bytes || w.conf->audit_rotate_bytes == 0)
+		return;
 	for (uint64_t k = w.conf->audit_keep; k; k--) {
 		(void)text_printf(from, sizeof from, k > 1 ? "%s.%llu" : "%s", path, (unsigned long long)k - 1);
 		if (text_printf(to, sizeof to, "%s.%llu", path, (unsigned long long)k))

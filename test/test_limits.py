@@ -977,3 +977,33 @@ def reset_while_something_runs(host):
         equal((a['running'], s.health()['total_execs'] == a['execs']), (0, True))
         s.json('DELETE', '/api/sandbox')
         equal(agents(s), {})
+
+
+CONNECT = '''
+import socket, sys
+def held(address, n):
+    socks, answered = [], 0
+    for _ in range(n):
+        s = socket.create_connection((address, int(sys.argv[1])), 5)
+        s.sendall(b'GET /healthz HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')
+        socks.append(s)
+        try:
+            answered += s.recv(100).startswith(b'HTTP/1.1 200')
+        except ConnectionResetError:
+            pass
+    return answered
+print(held('10.9.0.1', 15), held('127.0.0.1', 30))
+'''
+
+
+@test
+def connections_of_one_address(host):
+    """In a network namespace of its own, where an address that is not loopback reaches nobody else."""
+    if host.name != 'root':
+        raise Skip('only root makes addresses')
+    setup = 'ip link set lo up && ip addr add 10.9.0.1/32 dev lo && exec "$0" "$@"'
+    token = host.file('a-token-of-one-s-own-for-this\n')
+    with host.server('--listen', '0.0.0.0', '--token-file', token, '--address-connections', '10',
+                     wrap=['unshare', '-n', 'sh', '-c', setup]) as s:
+        p = subprocess.run(['nsenter', '-t', str(s.pid), '-n', sys.executable, '-c', CONNECT, str(s.port)], capture_output=True, text=True)
+        equal(p.stdout.split(), ['10', '30'], p.stderr)
