@@ -58,7 +58,7 @@ omniarena-sanitized: $(SRC) $(wildcard *.h) build/flags
 
 # ---- tests ----
 UNITS := $(foreach u,hash http json bpf loop shell agent chain,build/test/unit_$u)
-HOOKS := $(foreach n,1 2 3 4 5 6 7 8 9 10,omniarena-hook$n)
+HOOKS := $(foreach n,1 2 3 4 5 6 7 8 9 10 11 12 13,omniarena-hook$n)
 CAN_SANITIZE := $(shell echo 'int main(void){return 0;}' | $(DEBUG_CC) -xc $(SANITIZE) -o /dev/null - 2>/dev/null && echo yes)
 
 test:

@@ -7,7 +7,46 @@
 #include "hash.h"
 #include "json.h"
 
-const uint32_t agent_bucket_ms[AGENT_BUCKETS] = {1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000};
+#define COUNTER(type, name, help) {#name, help, offsetof(struct type, name)}
+static const struct counter of_totals[] = {
+	COUNTER(totals, execs, "Commands that ran."), COUNTER(totals, blocked, "Commands that the policy refused."),
+	COUNTER(totals, captured_bytes, "Bytes of output that were kept."), COUNTER(totals, rate_limited, "Requests refused for their rate or for want of a place."),
+	COUNTER(totals, over_budget, "Commands refused for their agent's token budget."),
+	COUNTER(totals, auth_failures, "Requests with wrong credentials."), COUNTER(totals, logins_slowed, "Requests refused because of wrong log-ins before."),
+	COUNTER(totals, timeouts, "Commands ended by their time limit."),
+}, of_agents[] = {
+	COUNTER(agent, execs, "Commands of an agent that ran."), COUNTER(agent, blocked, "Commands of an agent that the policy refused."),
+	COUNTER(agent, bytes, "Bytes of output of an agent's commands."),
+	COUNTER(agent, tokens_in, "Tokens that an agent says it read."), COUNTER(agent, tokens_out, "Tokens that an agent says it wrote."),
+	COUNTER(agent, rate_limited, "Requests of an agent refused for their rate."),
+	COUNTER(agent, over_budget, "Commands of an agent refused for its token budget."),
+};
+static const struct counter saved_too[] = {COUNTER(agent, budget, NULL), COUNTER(agent, last_active, NULL)}; /* budget: -1 for none of its own */
+
+const struct counter *agent_counters(size_t *n)
+{
+	*n = countof(of_agents);
+	return of_agents;
+}
+
+const struct counter *total_counters(size_t *n)
+{
+	*n = countof(of_totals);
+	return of_totals;
+}
+
+uint64_t counter_of(const void *from, const struct counter *c)
+{
+	uint64_t v;
+	memcpy(&v, (const char *)from + c->offset, sizeof v);
+	return v;
+}
+
+uint32_t agent_bucket_ms(size_t bucket)
+{
+	static const uint32_t ms[AGENT_BUCKETS] = {1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000};
+	return bucket < AGENT_BUCKETS ? ms[bucket] : UINT32_MAX;
+}
 
 bool agent_init(struct agents *g, size_t max)
 {
@@ -140,12 +179,12 @@ uint64_t agent_login_wait(struct agents *g, const unsigned char address[16], boo
 void agent_ran(struct agents *g, struct agent *who, uint64_t bytes, uint64_t took_us, bool timed_out)
 {
 	size_t k = 0;
-	while (k < AGENT_BUCKETS && took_us > (uint64_t)agent_bucket_ms[k] * 1000)
+	while (k < AGENT_BUCKETS && took_us > (uint64_t)agent_bucket_ms(k) * 1000)
 		k++;
 	g->total.took[k]++;
 	g->total.took_us += took_us;
 	g->total.execs++;
-	g->total.bytes += bytes;
+	g->total.captured_bytes += bytes;
 	g->total.timeouts += timed_out;
 	who->execs++;
 	who->bytes += bytes;
@@ -173,22 +212,10 @@ void agent_reset(struct agents *g)
 static const char magic[] = "omniarena-state 1 ";
 enum { HEAD = sizeof magic - 1 + HASH_HEX + 1 };
 
-#define FIELD(type, name) {#name, offsetof(struct type, name)}
-static const struct number { const char *name; size_t offset; } total_numbers[] = {
-	FIELD(totals, execs), FIELD(totals, blocked), FIELD(totals, bytes), FIELD(totals, rate_limited), FIELD(totals, over_budget),
-	FIELD(totals, auth_failures), FIELD(totals, logins_slowed), FIELD(totals, timeouts),
-}, agent_numbers[] = {
-	FIELD(agent, execs), FIELD(agent, blocked), FIELD(agent, bytes), FIELD(agent, rate_limited), FIELD(agent, over_budget),
-	FIELD(agent, tokens_in), FIELD(agent, tokens_out), FIELD(agent, budget), FIELD(agent, active_s),
-};
-
-static void put_numbers(struct json_writer *w, const void *from, const struct number *field, size_t n)
+static void put_numbers(struct json_writer *w, const void *from, const struct counter *field, size_t n)
 {
-	for (size_t i = 0; i < n; i++) {
-		int64_t v;
-		memcpy(&v, (const char *)from + field[i].offset, sizeof v);
-		json_put_number(w, field[i].name, v);
-	}
+	for (size_t i = 0; i < n; i++)
+		json_put_number(w, field[i].name, (int64_t)counter_of(from, &field[i]));
 }
 
 void agent_save(const struct agents *g, const struct chain *head, struct buf *out)
@@ -206,7 +233,7 @@ void agent_save(const struct agents *g, const struct chain *head, struct buf *ou
 	json_put_string(&w, "head_hash", (struct str){head->hash, HASH_HEX});
 	json_key(&w, "totals");
 	json_open(&w, true);
-	put_numbers(&w, &g->total, total_numbers, countof(total_numbers));
+	put_numbers(&w, &g->total, of_totals, countof(of_totals));
 	json_close(&w);
 	json_key(&w, "agents");
 	json_open(&w, false);
@@ -214,7 +241,8 @@ void agent_save(const struct agents *g, const struct chain *head, struct buf *ou
 		json_open(&w, true);
 		json_put_string(&w, "name", str_of(g->agent[i].name));
 		json_put_string(&w, "model", str_of(g->agent[i].model));
-		put_numbers(&w, &g->agent[i], agent_numbers, countof(agent_numbers));
+		put_numbers(&w, &g->agent[i], of_agents, countof(of_agents));
+		put_numbers(&w, &g->agent[i], saved_too, countof(saved_too));
 		json_close(&w);
 	}
 	json_close(&w);
@@ -226,7 +254,7 @@ void agent_save(const struct agents *g, const struct chain *head, struct buf *ou
 }
 
 /* What the digest covers was written by us, so only what a later version might add is met here. */
-static void take_number(void *to, const struct number *field, size_t n, const struct json_token *t)
+static void take_number(void *to, const struct counter *field, size_t n, const struct json_token *t)
 {
 	int64_t v;
 	for (size_t i = 0; i < n; i++)
@@ -251,7 +279,8 @@ static void take_agents(struct agents *g, struct json_reader *r)
 			(void)json_skip(r, &t);
 			take_text(who.name, sizeof who.name, &t, "name");
 			take_text(who.model, sizeof who.model, &t, "model");
-			take_number(&who, agent_numbers, countof(agent_numbers), &t);
+			take_number(&who, of_agents, countof(of_agents), &t);
+			take_number(&who, saved_too, countof(saved_too), &t);
 		}
 		who.seen_ms = who.window_ms = now_ms(); /* nobody was idle while we were not there */
 		if (g->n < g->max && conf_is_name(str_of(who.name)))
@@ -272,14 +301,14 @@ bool agent_load(struct agents *g, struct chain *head, struct str text)
 		return false;
 	(void)json_next(&r);
 	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE && t.kind != JSON_END;) {
-		take_number(head, &(const struct number){"head_seq", offsetof(struct chain, seq)}, 1, &t);
+		take_number(head, &(const struct counter){"head_seq", NULL, offsetof(struct chain, seq)}, 1, &t);
 		if (t.kind == JSON_STRING && json_is(t.key, "head_hash") && t.text.n == HASH_HEX)
 			memcpy(head->hash, t.text.p, HASH_HEX);
 		else if (t.kind == JSON_ARRAY && json_is(t.key, "agents"))
 			take_agents(g, &r);
 		else if (t.kind == JSON_OBJECT && json_is(t.key, "totals"))
 			while ((t = json_next(&r)).kind != JSON_CLOSE && t.kind != JSON_END)
-				take_number(&g->total, total_numbers, countof(total_numbers), &t);
+				take_number(&g->total, of_totals, countof(of_totals), &t);
 		else
 			(void)json_skip(&r, &t);
 	}

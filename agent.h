@@ -22,7 +22,7 @@ struct agent {
 	char name[CONF_NAME_MAX + 1], model[AGENT_MODEL_MAX + 1];
 	uint64_t execs, blocked, bytes, rate_limited, over_budget, tokens_in, tokens_out;
 	int64_t budget;             /* set by a request, or CONF_UNSET: then its section or the default rules */
-	uint64_t active_s, seen_ms; /* last request: Unix time; the loop's time */
+	uint64_t last_active, seen_ms; /* last request: Unix time; the loop's time */
 	uint32_t running;           /* commands of it that wait or run: it can't be retired */
 	uint64_t window_ms;         /* the last minute of runs, in slices */
 	uint32_t window;
@@ -30,7 +30,7 @@ struct agent {
 };
 
 struct totals {
-	uint64_t execs, blocked, bytes, rate_limited, over_budget, auth_failures, logins_slowed, timeouts;
+	uint64_t execs, blocked, captured_bytes, rate_limited, over_budget, auth_failures, logins_slowed, timeouts;
 	uint64_t took[AGENT_BUCKETS + 1], took_us; /* since start: how long commands took */
 };
 
@@ -43,8 +43,14 @@ struct agents {
 	bool changed;               /* something that is kept has changed */
 };
 
+/* What is counted: its name in replies, in the state file and, with "omniarena_" and "_total", in metrics; a uint64_t. */
+struct counter { const char *name, *help; size_t offset; };
+/* Of struct agent and of struct totals; *n of them. */
+const struct counter *agent_counters(size_t *n);
+const struct counter *total_counters(size_t *n);
+uint64_t counter_of(const void *from, const struct counter *c);
 /* How many milliseconds the slowest of a bucket's commands took; the last bucket has no limit. */
-extern const uint32_t agent_bucket_ms[AGENT_BUCKETS];
+uint32_t agent_bucket_ms(size_t bucket);
 
 /* Takes memory for max agents. */
 bool agent_init(struct agents *g, size_t max);

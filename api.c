@@ -11,13 +11,14 @@
 
 #include "exec.h"
 #include "json.h"
+#include "sys.h"
 #include "util.h"
 
 enum {
 	BODY_MS = 60000,     /* from the end of a request's head to the end of its body */
 	TICK_MS = 1000,      /* between saves */
 	SLICE = 2000,        /* iterations of PBKDF2 a turn: about a millisecond */
-	ITERATIONS = 600000, /* for new passwords; what OWASP's password storage page asks for */
+	ITERATIONS = SYS_SANITIZED ? 6000 : 600000, /* for new passwords; what OWASP's password storage page asks for */
 	NOBODY_WAITS = UINT32_MAX, EXPORTS = 8,
 };
 
@@ -273,7 +274,7 @@ static const char *spend(struct api *a, struct agent *who, struct str model, con
 		memset(who->model, 0, sizeof who->model);
 		memcpy(who->model, model.p, model.n);
 	}
-	who->active_s = now_unix_ms() / 1000;
+	who->last_active = now_unix_ms() / 1000;
 	who->seen_ms = a->loop->now;
 	a->agents->changed = true;
 	return NULL;
@@ -669,7 +670,7 @@ static void get_health(struct api *a, struct conn *c)
 	json_put_string(&w, "audit_why", a->audit->why[0] ? str_of(a->audit->why) : (struct str){NULL, 0});
 	json_put_number(&w, "running", (int64_t)a->jobs->running);
 	json_put_number(&w, "warm_cells", (int64_t)job_ready_cells(a->jobs));
-	json_put_number(&w, "bytes_captured", (int64_t)a->agents->total.bytes);
+	json_put_number(&w, "bytes_captured", (int64_t)a->agents->total.captured_bytes);
 	json_key(&w, "binary_size");
 	char size[24];
 	struct buf b = {size, 0, sizeof size, false};
@@ -910,7 +911,8 @@ static void get_agents(struct api *a, struct conn *c)
 {
 	struct buf b;
 	struct json_writer w = {.b = &b};
-	size_t shown = 0;
+	size_t shown = 0, counters;
+	const struct counter *counter = agent_counters(&counters);
 
 	if (!conn_big_reply(&a->conns, c, &b))
 		return;
@@ -924,19 +926,18 @@ static void get_agents(struct api *a, struct conn *c)
 		shown++;
 		json_open(&w, true);
 		json_put_string(&w, "name", str_of(who->name));
-		json_put_number(&w, "execs", (int64_t)who->execs);
-		json_put_number(&w, "blocked", (int64_t)who->blocked);
-		json_put_number(&w, "bytes", (int64_t)who->bytes);
-		json_put_number(&w, "rate_1m", agent_rate(who, a->loop->now));
-		json_put_number(&w, "last_active", (int64_t)who->active_s);
-		json_put_number(&w, "tokens_in", (int64_t)who->tokens_in);
-		json_put_number(&w, "tokens_out", (int64_t)who->tokens_out);
-		json_put_number(&w, "tokens_total", (int64_t)(who->tokens_in + who->tokens_out));
-		json_put_number(&w, "token_budget", (int64_t)agent_budget(who, a->conf));
-		json_put_string(&w, "model", str_of(who->model));
-		json_put_number(&w, "running", who->running);
-		json_put_number(&w, "rate_limited", (int64_t)who->rate_limited);
-		json_put_number(&w, "over_budget", (int64_t)who->over_budget);
+		for (size_t k = 0; k < counters; k++) { /* in the seed's order */
+			if (k == 3) {
+				json_put_number(&w, "rate_1m", agent_rate(who, a->loop->now));
+				json_put_number(&w, "last_active", (int64_t)who->last_active);
+			} else if (k == 5) {
+				json_put_number(&w, "tokens_total", (int64_t)(who->tokens_in + who->tokens_out));
+				json_put_number(&w, "token_budget", (int64_t)agent_budget(who, a->conf));
+				json_put_string(&w, "model", str_of(who->model));
+				json_put_number(&w, "running", who->running);
+			}
+			json_put_number(&w, counter[k].name, (int64_t)counter_of(who, &counter[k]));
+		}
 		json_put_number(&w, "rate_limit", (int64_t)rate_limit(a, who->name));
 		json_close(&w);
 	}
@@ -1419,9 +1420,9 @@ static void pump_events(struct api *a, struct conn *c)
 	} while (c->out.n && conn_push(&a->conns, c) && c->out.n == 0);
 }
 
-static void put_metric(struct buf *b, const char *name, const char *type, const char *help, uint64_t v)
+static void put_head(struct buf *b, const char *prefix, const char *name, const char *suffix, const char *type, const char *help)
 {
-	buf_printf(b, "# HELP omniarena_%s %s\n# TYPE omniarena_%s %s\nomniarena_%s %llu\n", name, help, name, type, name, (unsigned long long)v);
+	buf_printf(b, "# HELP omniarena_%s%s%s %s\n# TYPE omniarena_%s%s%s %s\n", prefix, name, suffix, help, prefix, name, suffix, type);
 }
 
 /* Seconds with six places behind the point. */
@@ -1437,12 +1438,12 @@ static void put_histogram(struct buf *b, const struct totals *t)
 {
 	static const char name[] = "omniarena_exec_duration_seconds";
 	uint64_t n = 0;
-	buf_printf(b, "# HELP %s How long commands took, since the start.\n# TYPE %s histogram\n", name, name);
+	put_head(b, "", "exec_duration_seconds", "", "histogram", "How long commands took, since the start.");
 	for (size_t i = 0; i <= AGENT_BUCKETS; i++) {
 		n += t->took[i];
 		buf_printf(b, "%s_bucket{le=\"", name);
 		if (i < AGENT_BUCKETS)
-			put_seconds(b, (uint64_t)agent_bucket_ms[i] * 1000);
+			put_seconds(b, (uint64_t)agent_bucket_ms(i) * 1000);
 		else
 			buf_str(b, "+Inf");
 		buf_printf(b, "\"} %llu\n", (unsigned long long)n);
@@ -1455,50 +1456,39 @@ static void put_histogram(struct buf *b, const struct totals *t)
 /* Names and types as prometheus.io's "metric and label naming" has them. */
 static void get_metrics(struct api *a, struct conn *c)
 {
-	const struct totals *t = &a->agents->total;
-	const struct { const char *name, *type, *help; uint64_t v; } plain[] = {
-		{"execs_total", "counter", "Commands that ran.", t->execs},
-		{"blocked_total", "counter", "Commands that the policy refused.", t->blocked},
-		{"rate_limited_total", "counter", "Requests refused for their rate or for want of a place.", t->rate_limited},
-		{"over_budget_total", "counter", "Commands refused for their agent's token budget.", t->over_budget},
-		{"auth_failures_total", "counter", "Requests with wrong credentials.", t->auth_failures},
-		{"logins_slowed_total", "counter", "Requests refused because of wrong log-ins before.", t->logins_slowed},
-		{"timeouts_total", "counter", "Commands ended by their time limit.", t->timeouts},
-		{"captured_bytes_total", "counter", "Bytes of output that were kept.", t->bytes},
-		{"audit_lost_total", "counter", "Events that found no room while the log could not be written.", a->audit->lost},
-		{"audit_writable", "gauge", "1 while the log can be written.", !a->audit->why[0]},
-		{"running", "gauge", "Commands that run.", a->jobs->running},
-		{"queued", "gauge", "Commands that wait for a jail.", a->jobs->queued},
-		{"warm_cells", "gauge", "Jails that are ready.", job_ready_cells(a->jobs)},
-		{"connections", "gauge", "Open connections.", a->conns.open},
-		{"agents", "gauge", "Known agents.", a->agents->n},
-		{"start_time_seconds", "gauge", "Unix time of the start.", a->started_s},
+	const struct { const char *name, *help; uint64_t v; } gauges[] = {
+		{"audit_lost", "Events that found no room while the log can't be written.", a->audit->lost},
+		{"audit_writable", "1 while the log can be written.", !a->audit->why[0]},
+		{"running", "Commands that run.", a->jobs->running},
+		{"queued", "Commands that wait for a jail.", a->jobs->queued},
+		{"warm_cells", "Jails that are ready.", job_ready_cells(a->jobs)},
+		{"connections", "Open connections.", a->conns.open},
+		{"agents", "Known agents.", a->agents->n},
+		{"start_time_seconds", "Unix time of the start.", a->started_s},
 	};
-	static const struct { const char *name, *help; size_t offset; } each[] = {
-		{"agent_execs_total", "Commands of an agent that ran.", offsetof(struct agent, execs)},
-		{"agent_blocked_total", "Commands of an agent that the policy refused.", offsetof(struct agent, blocked)},
-		{"agent_rate_limited_total", "Requests of an agent refused for their rate.", offsetof(struct agent, rate_limited)},
-		{"agent_over_budget_total", "Commands of an agent refused for its token budget.", offsetof(struct agent, over_budget)},
-		{"agent_captured_bytes_total", "Bytes of output of an agent's commands.", offsetof(struct agent, bytes)},
-		{"agent_tokens_in_total", "Tokens that an agent says it read.", offsetof(struct agent, tokens_in)},
-		{"agent_tokens_out_total", "Tokens that an agent says it wrote.", offsetof(struct agent, tokens_out)},
-	};
+	size_t n;
+	const struct counter *of = total_counters(&n);
 	struct buf b;
 
 	if (!conn_big_reply(&a->conns, c, &b))
 		return;
 	buf_str(&b, "# HELP omniarena_build_info The version.\n# TYPE omniarena_build_info gauge\nomniarena_build_info{version=\"" CONF_VERSION "\"} 1\n");
-	for (size_t i = 0; i < countof(plain); i++)
-		put_metric(&b, plain[i].name, plain[i].type, plain[i].help, plain[i].v);
-	for (size_t i = 0; i < countof(each); i++) {
-		buf_printf(&b, "# HELP omniarena_%s %s\n# TYPE omniarena_%s counter\n", each[i].name, each[i].help, each[i].name);
-		for (size_t k = 0; k < a->agents->n; k++) {
-			uint64_t v;
-			memcpy(&v, (const char *)&a->agents->agent[k] + each[i].offset, sizeof v);
-			buf_printf(&b, "omniarena_%s{agent=\"%s\"} %llu\n", each[i].name, a->agents->agent[k].name, (unsigned long long)v);
-		}
+	for (size_t i = 0; i < countof(gauges); i++) {
+		put_head(&b, "", gauges[i].name, "", "gauge", gauges[i].help);
+		buf_printf(&b, "omniarena_%s %llu\n", gauges[i].name, (unsigned long long)gauges[i].v);
 	}
-	put_histogram(&b, t);
+	for (size_t i = 0; i < n; i++) {
+		put_head(&b, "", of[i].name, "_total", "counter", of[i].help);
+		buf_printf(&b, "omniarena_%s_total %llu\n", of[i].name, (unsigned long long)counter_of(&a->agents->total, &of[i]));
+	}
+	of = agent_counters(&n);
+	for (size_t i = 0; i < n; i++) {
+		put_head(&b, "agent_", of[i].name, "_total", "counter", of[i].help);
+		for (size_t k = 0; k < a->agents->n; k++)
+			buf_printf(&b, "omniarena_agent_%s_total{agent=\"%s\"} %llu\n", of[i].name, a->agents->agent[k].name,
+			           (unsigned long long)counter_of(&a->agents->agent[k], &of[i]));
+	}
+	put_histogram(&b, &a->agents->total);
 	conn_piece(c, PIECE_PLAIN, (struct str){b.p, b.n});
 	conn_reply(&a->conns, c, 200, "text/plain; version=0.0.4; charset=utf-8", NULL);
 }
@@ -1631,6 +1621,13 @@ void api_timer(struct api *a, struct timer *t)
 
 /* ---- exec ---- */
 
+static void count_blocked(struct api *a, struct agent *who)
+{
+	who->blocked++;
+	a->agents->total.blocked++;
+	a->agents->changed = true;
+}
+
 static void refuse_blocked(struct api *a, struct conn *c, struct agent *who, const struct job *j, const struct verdict *v)
 {
 	static const char *const texts[] = {
@@ -1641,9 +1638,7 @@ static void refuse_blocked(struct api *a, struct conn *c, struct agent *who, con
 	struct json_writer w = {.b = &c->text};
 	struct audit_event e = {.kind = AUDIT_BLOCK, .result = results[v->code], .rule = v->rule, .program = v->program};
 
-	who->blocked++;
-	a->agents->total.blocked++;
-	a->agents->changed = true;
+	count_blocked(a, who);
 	job_name_words(j, &e);
 	(void)audit_put(a->audit, &e);
 	json_open(&w, true);
@@ -1768,6 +1763,10 @@ static void post_exec(struct api *a, struct conn *c)
 	if (why || j->text.full) {
 		bool full = j->text.full && !why;
 		job_drop(a->jobs, j);
+		if (x.unfit.n) { /* whoever sends such a thing is remembered */
+			count_blocked(a, who);
+			refused(a, c, AUDIT_BLOCK, x.unfit, "BAD_REQUEST");
+		}
 		conn_refuse(&a->conns, c, full ? E_TOO_LARGE : E_BAD_REQUEST, full ? "'argv', 'env' and 'allow' together are larger than 128 KiB" : why);
 		return;
 	}

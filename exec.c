@@ -57,7 +57,7 @@ static const char *put_word(struct job *j, struct str s)
 	return NULL;
 }
 
-static const char *put_argv(struct job *j, const struct exec *x)
+static const char *put_argv(struct job *j, struct exec *x)
 {
 	const struct json_token *cmd = &x->field[F_CMD], *argv = &x->field[F_ARGV];
 	struct json_reader r = {.in = argv->text};
@@ -71,6 +71,8 @@ static const char *put_argv(struct job *j, const struct exec *x)
 			return s.n ? "'cmd' is longer than 64 KiB" : "'cmd' is empty";
 		j->head.argc = 3;
 		j->shell = true;
+		if (has_nul(s))
+			x->unfit = s;
 		(void)put_word(j, str_of("/bin/sh")); /* no NUL in these */
 		(void)put_word(j, str_of("-c"));
 		return put_word(j, s);
@@ -194,7 +196,7 @@ static const char *put_get_files(struct job *j, const struct exec *x)
 	return j->want.full ? "the names in 'get_files' are too long" : NULL;
 }
 
-const char *exec_fill(const struct exec *x, struct job *j, uint32_t most_ms)
+const char *exec_fill(struct exec *x, struct job *j, uint32_t most_ms)
 {
 	const struct json_token *f = x->field;
 	struct str cwd = f[F_CWD].kind == JSON_END ? str_of("") : json_unescape(f[F_CWD].text);

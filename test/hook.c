@@ -3,15 +3,27 @@
  * may not call either; so one run of the binary makes one attempt, told by the environment before
  * that was wiped: the compile-time TEST_HOOK number. Whoever survives its attempt says so. */
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "../msg.h"
 #include "../util.h"
 
 void test_hook(int listen_fd, pid_t warden);
+
+/* Of whatever is a socket, one is the wall. */
+static void ask_for_rotations(void)
+{
+	const struct msg_ask ask = {.type = MSG_FETCH, .id = UINT32_MAX, .profile = MSG_LOG_ROTATE};
+	for (int fd = 3; fd < 64; fd++)
+		for (int i = 0; i < 30; i++)
+			(void)send(fd, &ask, sizeof ask, MSG_NOSIGNAL);
+	(void)poll(NULL, 0, 2000); /* the warden has them all */
+}
 
 void
 test_hook(int listen_fd, pid_t warden)
@@ -28,6 +40,9 @@ test_hook(int listen_fd, pid_t warden)
 	case 8: r = listen(listen_fd, 1); break;
 	case 9: r = setuid(0); break;
 	case 10: r = chdir(".."); break;
+	case 11: r = ftruncate(listen_fd + 1, 0); break;
+	case 12: r = pwrite(listen_fd + 1, "x", 1, 0); break;
+	case 13: ask_for_rotations(); break; /* allowed, and to no avail */
 	}
 	warn("hook %d survived: %ld", TEST_HOOK, r);
 	_exit(99);

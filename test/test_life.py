@@ -50,12 +50,16 @@ def warden_has_no_network(host):
 @test
 def a_thief_in_arena(host):
     """A test build tries to open, execute, make sockets, signal the warden ... after the surrender."""
-    for n in range(1, 11):
+    for n in range(1, 13):
         name = 'omniarena-hook%d' % n
         check(os.path.exists(os.path.join(host.work, name)), 'make hooks did not build', name)
         s = host.server(binary=name, ready=False)
         equal(s.wait(), -signal.SIGSYS, name, s.log())
         check('survived' not in s.log(), s.log())
+    # what he may ask the warden does not make the record go
+    s = host.server(binary='omniarena-hook13', ready=False)
+    equal(s.wait(), 99, s.log())
+    check(os.path.exists(s.audit_log) and not os.path.exists(s.audit_log + '.1'), os.listdir(s.folder))
 
 
 @test
