@@ -265,6 +265,17 @@ def full_disk(host):
         not_run = [e for e in ends.values() if e['result'] == 'NOT_RUN']
         equal(len(runs) - len(not_run), s.health()['total_execs'])
         equal(verify(s, log=path + '/audit.log')[0], 0)
+        # full again, with a line half written, and then the file goes: no half line in the next one
+        fd = os.open(path + '/fill', os.O_WRONLY | os.O_CREAT)
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(fd, b'x' * 4096)
+        os.close(fd)
+        while s.request('POST', '/api/exec', json.dumps({'cmd': ': ' + 'y' * 200}))[0] == 200:
+            pass
+        os.unlink(path + '/audit.log')
+        until(lambda: s.request('POST', '/api/exec', '{"cmd":"ls"}')[0] == 200, what='it recovers by itself')
+        chain_holds(path + '/audit.log')
 
 
 @test

@@ -1007,3 +1007,13 @@ def connections_of_one_address(host):
                      wrap=['unshare', '-n', 'sh', '-c', setup]) as s:
         p = subprocess.run(['nsenter', '-t', str(s.pid), '-n', sys.executable, '-c', CONNECT, str(s.port)], capture_output=True, text=True)
         equal(p.stdout.split(), ['10', '30'], p.stderr)
+
+
+@test
+def guesses_on_a_connection_that_was_let_in(host):
+    policy = host.file('[blacklist]\n[whitelist]\ntrue\n[agent ops]\ntoken=%s\n' % OPS)
+    with host.server('--config', policy) as s:
+        conn = http.client.HTTPConnection('127.0.0.1', s.port, timeout=30)
+        ask = lambda auth: s.request('GET', '/api/health', headers={'Authorization': auth}, conn=conn)[0]
+        equal(ask('Bearer ' + OPS), 200)
+        equal([ask(WRONG) for _ in range(12)], [401] * 10 + [429] * 2, 'an agent could guess the owner\'s password')
