@@ -1,11 +1,11 @@
 /* L3 net: who asks, how much they have had, and how fast they may go on. All memory is taken at start. */
 #include "agent.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "hash.h"
 #include "json.h"
+#include "sys.h"
 
 #define COUNTER(type, name, help) {#name, help, offsetof(struct type, name)}
 static const struct counter of_totals[] = {
@@ -50,7 +50,7 @@ uint32_t agent_bucket_ms(size_t bucket)
 
 bool agent_init(struct agents *g, size_t max)
 {
-	*g = (struct agents){.max = max, .agent = calloc(max, sizeof *g->agent)};
+	*g = (struct agents){.max = max, .agent = sys_memory(max, sizeof *g->agent)};
 	return g->agent != NULL;
 }
 

@@ -107,7 +107,7 @@ static void raise_fd_limit(const struct conf *c)
 		return;
 	rl.rlim_cur = need;
 	rl.rlim_max = rl.rlim_max > need ? rl.rlim_max : need; /* beyond it root only */
-	if (setrlimit(RLIMIT_NOFILE, &rl) < 0)
+	if (prlimit(0, RLIMIT_NOFILE, &rl, NULL) < 0)
 		die("%llu open files are needed and this user may have fewer (ulimit -Hn); lower --max-connections or --max-running",
 		    (unsigned long long)need);
 }

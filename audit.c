@@ -3,12 +3,13 @@
 #include "audit.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "sys.h"
 
 enum { RESERVE = 16384 /* for the end of each command that runs */, RELEASE = 65536 };
 
@@ -21,17 +22,16 @@ bool audit_init(struct audit *a, const struct conf *c, size_t running)
 {
 	size_t room = CHAIN_LINE_MAX + running * RESERVE + RELEASE;
 	*a = (struct audit){.slots = c->audit_slots, .started_ms = now_ms(), .fd = -1, .max_bytes = c->audit_rotate_bytes, .want = AUDIT_MEND,
-	                    .ring = calloc(c->audit_slots, sizeof *a->ring)};
+	                    .ring = sys_memory(c->audit_slots, sizeof *a->ring)};
 	unsigned char seed[HASH_BYTES]; /* of a log that begins with us */
 	struct buf hash = {a->last.hash, 0, sizeof a->last.hash, false};
 	if (getrandom(seed, sizeof seed, 0) != sizeof seed) /* never short for 32 bytes, random(7) */
 		return false;
 	buf_hex(&hash, seed, sizeof seed);
 	/* reserved once, touched only as far as lines are long */
-	a->pending.p = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	a->pending.cap = room;
+	a->pending = (struct buf){sys_memory(room, 1), 0, room, false};
 	(void)text_printf(a->why, sizeof a->why, "it is not open yet");
-	return a->ring && a->pending.p != MAP_FAILED;
+	return a->ring && a->pending.p;
 }
 
 static void set_why(struct audit *a, const char *what)

@@ -6,7 +6,6 @@
  * its close (also by arena's death) means "die", and with process 1 the kernel ends all the rest. */
 #include "cell.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -216,8 +215,6 @@ static void walk_entry(struct walk *w, int dir, const char *name, size_t len, in
 	struct stat st;
 	size_t n = strlen(name);
 
-	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-		return;
 	if (++w->entries > WALK_ENTRIES || n + len + 2 > sizeof w->path) {
 		w->truncated = true;
 		return;
@@ -245,16 +242,14 @@ static void walk_entry(struct walk *w, int dir, const char *name, size_t len, in
 /* Takes over fd. */
 static void walk_folder(struct walk *w, int fd, size_t len, int depth)
 {
-	struct dirent *de;
-	DIR *d = depth < WALK_DEPTH ? fdopendir(fd) : NULL;
-	if (!d) {
-		w->truncated = true;
-		(void)close(fd);
-		return;
-	}
-	while (w->entries <= WALK_ENTRIES && (de = readdir(d)))
-		walk_entry(w, dirfd(d), de->d_name, len, depth);
-	(void)closedir(d);
+	struct sys_dir d;
+	const char *name;
+
+	sys_dir_begin(&d, fd);
+	w->truncated = w->truncated || depth == WALK_DEPTH;
+	while (depth < WALK_DEPTH && w->entries <= WALK_ENTRIES && (name = sys_dir_next(&d)))
+		walk_entry(w, fd, name, len, depth);
+	sys_dir_end(&d);
 }
 
 static _Noreturn void die_with_all(const struct jail *j)

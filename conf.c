@@ -236,7 +236,7 @@ int conf_load(struct conf *c, int argc, char **argv, bool *check)
 	for (size_t k = 0; k < countof(paths); k++) {
 		char given[sizeof c->config], here[sizeof c->config];
 		memcpy(given, paths[k], sizeof given);
-		if (given[0] != '/' && (!getcwd(here, sizeof here) || !text_printf(paths[k], sizeof given, "%s/%s", here, given)))
+		if (given[0] != '/' && (sys_cwd(here, sizeof here) < 0 || !text_printf(paths[k], sizeof given, "%s/%s", here, given)))
 			bad_usage("the path is too long", given);
 	}
 	return i;

@@ -3,12 +3,12 @@
 #include "conn.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sys.h"
 #include "util.h"
 
 enum {
@@ -47,10 +47,10 @@ bool conn_init(struct conns *a, struct conf *conf, struct loop *l, struct jobs *
 	size_t each = CONN_IN + CONN_OUT + CONN_TEXT;
 	size_t all = a->conns * each + a->bigs * HTTP_BODY_MAX;
 	/* reserved once, touched only as far as bytes really come */
-	char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	a->conn = calloc(a->conns, sizeof *a->conn);
-	a->big_used = calloc(a->bigs, sizeof *a->big_used);
-	if (p == MAP_FAILED || !a->conn || !a->big_used)
+	char *p = sys_memory(all, 1);
+	a->conn = sys_memory(a->conns, sizeof *a->conn);
+	a->big_used = sys_memory(a->bigs, sizeof *a->big_used);
+	if (!p || !a->conn || !a->big_used)
 		return false;
 	for (size_t i = 0; i < a->conns; i++, p += each)
 		a->conn[i] = (struct conn){

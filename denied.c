@@ -32,7 +32,7 @@ static const struct { char begin[20]; const char *hint; } calls[] = {
 };
 
 /* Limits by what the kernel told, by the signal that it sends, or by the words of its error on stderr. */
-static const struct { const char *call, *limit, *phrase, *hint; int signal; } limits[] = {
+static const struct { char call[8], limit[12], phrase[36]; const char *hint; int signal; } limits[] = {
 	{"mmap", "memory", "MemoryError", "the profile's memory is used up; work on less at a time, or ask for a larger profile", 0},
 	{"mmap", "memory", "annot allocate memory", "the profile's memory is used up; work on less at a time, or ask for a larger profile", 0},
 	{"fork", "processes", "annot fork", "the profile allows no more processes at once; run fewer in parallel", 0},
@@ -41,7 +41,7 @@ static const struct { const char *call, *limit, *phrase, *hint; int signal; } li
 	{"write", "file_size", "File too large", "the profile allows no larger file; split it", 25 /* SIGXFSZ */},
 	{"open", "open_files", "Too many open files", "the profile allows no more open files at once; close some", 0},
 	{"write", "tmp", "No space left on device", "/tmp is full: it has half the profile's memory; remove files or write less", 0},
-	{"execve", "cpu", NULL, "the profile's processor time is used up; do less in one command", 24 /* SIGXCPU */},
+	{"execve", "cpu", "", "the profile's processor time is used up; do less in one command", 24 /* SIGXCPU */},
 	{"open", "read_only", "Read-only file system", "only /tmp can be written in this jail", 0},
 };
 
@@ -102,7 +102,7 @@ static void add_limits(struct list *l, const struct denied_ask *d)
 	const char *last = ""; /* rows of one limit stand together */
 	for (size_t i = 0; i < countof(limits); i++) {
 		bool hit = told(d, limits[i].limit) || (limits[i].signal && d->exit_code == 128 + limits[i].signal) ||
-		           (d->exit_code && limits[i].phrase && has(d->err, limits[i].phrase));
+		           (d->exit_code && limits[i].phrase[0] && has(d->err, limits[i].phrase));
 		if (!hit || strcmp(last, limits[i].limit) == 0)
 			continue;
 		last = limits[i].limit;

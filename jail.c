@@ -4,10 +4,8 @@
  * of a table; the first that fails ends the process under construction. */
 #include "jail.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -108,11 +106,6 @@ uid_t jail_uid_base(uint16_t port)
 	return (uid_t)-1;
 }
 
-static bool become(uid_t uid)
-{
-	return setresgid((gid_t)uid, (gid_t)uid, (gid_t)uid) == 0 && setresuid(uid, uid, uid) == 0;
-}
-
 /* ---- cgroups: memory, pids, cpu, each in v2 or in a v1 hierarchy of its own ---- */
 
 static const char *const controllers[JAIL_CONTROLLERS] = {"memory", "pids", "cpu"};
@@ -179,31 +172,28 @@ static bool find_hierarchy(const char *controller, bool *v2, char *root, char *p
 static bool clear_folder(int fd, int top, int depth)
 {
 	static unsigned moved; /* makes the new names differ */
-	DIR *d = fdopendir(fd);
-	struct dirent *de;
+	struct sys_dir d;
+	const char *name;
 	bool again = false;
 
-	if (!d)
-		(void)close(fd);
-	while (d && (de = readdir(d))) {
-		const char *name = de->d_name;
-		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || unlinkat(dirfd(d), name, 0) == 0)
+	sys_dir_begin(&d, fd);
+	while ((name = sys_dir_next(&d))) {
+		if (unlinkat(fd, name, 0) == 0)
 			continue;
-		int at = openat(dirfd(d), name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), sub = -1;
+		int at = openat(fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), sub = -1;
 		if (at >= 0 && depth < CLEAR_DEPTH) {
 			(void)chmod(path("/proc/self/fd/%d", at), 0700); /* its owner may have shut it */
 			sub = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		} else if (at >= 0) {
-			again = renameat(dirfd(d), name, top, path("%u", moved++)) == 0 || again;
+			again = renameat(fd, name, top, path("%u", moved++)) == 0 || again;
 		}
 		if (at >= 0)
 			(void)close(at);
 		if (sub >= 0)
 			again = clear_folder(sub, top, depth + 1) || again;
-		(void)unlinkat(dirfd(d), name, AT_REMOVEDIR); /* if not, the folder above stays too */
+		(void)unlinkat(fd, name, AT_REMOVEDIR); /* if not, the folder above stays too */
 	}
-	if (d)
-		(void)closedir(d);
+	sys_dir_end(&d);
 	return again;
 }
 
@@ -221,12 +211,13 @@ static void clear_path(const char *name)
 /* Removes what a daemon left that was killed: its lock on the folder is gone with it. */
 static void sweep(const char *parent, const char *prefix, bool cgroups)
 {
-	DIR *d = opendir(parent);
-	struct dirent *de;
-	while (d && (de = readdir(d))) {
+	struct sys_dir d;
+	const char *name;
+	sys_dir_begin(&d, open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	while ((name = sys_dir_next(&d))) {
 		char dir[640];
 		struct stat st;
-		if (strncmp(de->d_name, prefix, strlen(prefix)) != 0 || !text_printf(dir, sizeof dir, "%s/%s", parent, de->d_name))
+		if (strncmp(name, prefix, strlen(prefix)) != 0 || !text_printf(dir, sizeof dir, "%s/%s", parent, name))
 			continue;
 		int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0) {
@@ -239,8 +230,7 @@ static void sweep(const char *parent, const char *prefix, bool cgroups)
 		if (fd >= 0)
 			(void)close(fd);
 	}
-	if (d)
-		(void)closedir(d);
+	sys_dir_end(&d);
 }
 
 /* Makes our folder below parent and holds its lock as long as we live. In v2 the parent must hand
@@ -402,7 +392,7 @@ static int make_userns(const struct jail *j, const struct jail_slot *s, struct v
 	uid_t outside = j->mode == JAIL_ROOT ? jail_slot_uid(j, s) : 0;
 
 	/* becoming another uid made this process undumpable and its /proc files root's */
-	if ((j->mode == JAIL_ROOT && !become(outside)) || unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
+	if ((j->mode == JAIL_ROOT && sys_become(outside) < 0) || unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
 		return fail(e, "user namespace of the slot"), -1;
 	(void)text_printf(map, sizeof map, "%u %u 1", CELL_UID, outside);
 	if (sys_write_file("/proc/self/setgroups", "deny") < 0 || sys_write_file("/proc/self/uid_map", map) < 0 ||
@@ -590,7 +580,7 @@ static bool enter_userns(uid_t uid_base, struct jail_error *e)
 {
 	char uid_map[32], gid_map[32];
 
-	if (uid_base != (uid_t)-1 && !become(uid_base + MSG_CELLS_MAX - 1))
+	if (uid_base != (uid_t)-1 && sys_become(uid_base + MSG_CELLS_MAX - 1) < 0)
 		return fail(e, "unprivileged uid"), false; /* root's own uid must never be mapped */
 	(void)text_printf(uid_map, sizeof uid_map, "0 %u 1", geteuid());
 	(void)text_printf(gid_map, sizeof gid_map, "0 %u 1", getegid());
@@ -677,7 +667,7 @@ bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_e
 		errno = EPERM;
 		return fail(e, "root with uids to give");
 	}
-	if (geteuid() == 0 && setgroups(0, NULL) < 0 && mode == JAIL_ROOT)
+	if (geteuid() == 0 && sys_no_groups() < 0 && mode == JAIL_ROOT)
 		return fail(e, "no supplementary groups");
 	/* since 5.14 RLIMIT_NPROC counts within a user namespace, before over the whole host */
 	j->shared_count = mode == JAIL_USER ? !sys_kernel_since(5, 14) : j->uid_base == (uid_t)-1;
@@ -923,16 +913,16 @@ static enum result step_session(const struct site *c)
 /* Threads of this uid on the host: where a cell has no uid of its own, RLIMIT_NPROC counts them all. */
 static uint64_t count_threads(void)
 {
-	DIR *d = opendir("/proc");
-	struct dirent *de;
+	struct sys_dir d;
+	const char *name;
 	uint64_t n = 0;
-	while (d && (de = readdir(d))) {
+	sys_dir_begin(&d, open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	while ((name = sys_dir_next(&d))) {
 		struct stat st;
-		if (de->d_name[0] >= '1' && de->d_name[0] <= '9' && stat(path("/proc/%s/task", de->d_name), &st) == 0 && st.st_uid == getuid())
+		if (name[0] >= '1' && name[0] <= '9' && stat(path("/proc/%s/task", name), &st) == 0 && st.st_uid == getuid())
 			n += st.st_nlink - 2;
 	}
-	if (d)
-		(void)closedir(d);
+	sys_dir_end(&d);
 	return n;
 }
 
@@ -966,7 +956,7 @@ static enum result step_limits(const struct site *c)
 			return FAILED;
 		if (now.rlim_max < rl.rlim_max) /* the host allows less already; raising needs privilege */
 			rl.rlim_cur = rl.rlim_max = now.rlim_max;
-		if (setrlimit(l[i].what, &rl) < 0)
+		if (prlimit(0, l[i].what, &rl, NULL) < 0)
 			return FAILED;
 	}
 	return DONE;
@@ -977,7 +967,7 @@ static enum result step_limits(const struct site *c)
  * that executing as or becoming uid 0 gives nothing (capabilities(7)). */
 static bool drop_to(uid_t uid)
 {
-	return sys_cap_bound(0) == 0 && prctl(PR_SET_SECUREBITS, 1 | 2 | 4 | 8 | 64 | 128, 0, 0, 0) == 0 && become(uid);
+	return sys_cap_bound(0) == 0 && prctl(PR_SET_SECUREBITS, 1 | 2 | 4 | 8 | 64 | 128, 0, 0, 0) == 0 && sys_become(uid) == 0;
 }
 
 static enum result step_uid(const struct site *c)
@@ -1169,7 +1159,7 @@ bool jail_surrender(uid_t uid_base, struct jail_error *e)
 		return fail(e, "bounding set");
 	if (root) /* so that no crowd of cells keeps it from answering; a container may lack the right */
 		(void)setpriority(PRIO_PROCESS, 0, -5);
-	if (root && (setgroups(0, NULL) < 0 || !become(uid_base + MSG_CELLS_MAX)))
+	if (root && (sys_no_groups() < 0 || sys_become(uid_base + MSG_CELLS_MAX) < 0))
 		return fail(e, "own uid");
 	if (sys_capset(0) < 0 || sys_capget(&left) < 0 || left != 0)
 		return fail(e, "capabilities");

@@ -17,6 +17,7 @@
 
 #include "denied.h"
 #include "json.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -49,8 +50,8 @@ bool job_init(struct jobs *q, const struct conf *c, struct loop *l, struct audit
 	size_t each = 2 * q->output_limit + MSG_TEXT_MAX + 2 * MSG_FILES_BYTES + TAIL + CONTENTS + 8 * MSG_FILES_BYTES + DENIED_TEXT;
 	size_t all = q->jobs * (each + sizeof *q->job) + q->cells * sizeof *q->cell + SCRATCH + MSG_ASK_MAX;
 	/* reserved once, touched only as far as output really comes */
-	char *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p == MAP_FAILED)
+	char *p = sys_memory(all, 1);
+	if (!p)
 		return false;
 	q->job = (struct job *)(void *)p;
 	q->cell = (struct cell *)(void *)(p + q->jobs * sizeof *q->job);

@@ -2,16 +2,16 @@
 #include "loop.h"
 
 #include <limits.h>
-#include <stdlib.h>
 
+#include "sys.h"
 #include "util.h"
 
 bool loop_init(struct loop *l, size_t fds, size_t timers)
 {
 	*l = (struct loop){.cap = fds, .timers_cap = timers, .now = now_ms()};
-	l->fds = calloc(fds, sizeof *l->fds);
-	l->slots = calloc(fds, sizeof *l->slots);
-	l->heap = calloc(timers, sizeof *l->heap);
+	l->fds = sys_memory(fds, sizeof *l->fds);
+	l->slots = sys_memory(fds, sizeof *l->slots);
+	l->heap = sys_memory(timers, sizeof *l->heap);
 	return l->fds && l->slots && l->heap;
 }
 

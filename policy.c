@@ -11,21 +11,21 @@ static const char *const defaults[POLICY_LISTS] = {
 };
 
 /* Of a POSIX shell and bash: what starts nothing and loads nothing. */
-static const char *const harmless[] = {
+static const char harmless[][10] = {
 	":", "[", "[[", "bg", "break", "cd", "continue", "declare", "dirs", "disown", "echo", "exit", "export", "false", "fg",
 	"getopts", "hash", "jobs", "kill", "let", "local", "logout", "popd", "printf", "pushd", "pwd", "read", "readonly",
 	"return", "set", "shift", "shopt", "suspend", "test", "times", "true", "type", "typeset", "ulimit", "umask", "unalias",
 	"unset", "wait",
 };
 /* Of these the words name variables that are set; bash evaluates subscripts in them, and in the others', too. */
-static const char *const sets_variables[] = {"declare", "export", "getopts", "local", "read", "readonly", "typeset"};
-static const char *const evaluates[] = {"[", "[[", "let", "test", "unset"};
+static const char sets_variables[] = "declare export getopts local read readonly typeset";
+static const char evaluates[] = "[ [[ let test unset";
 /* With this option: hash gives a program another name, jobs runs one, printf sets a variable (all in bash). */
-static const struct { const char *name; char letter; } renaming[] = {{"hash", 'p'}, {"jobs", 'x'}, {"printf", 'v'}};
+static const struct { char name[8], letter; } renaming[] = {{"hash", 'p'}, {"jobs", 'x'}, {"printf", 'v'}};
 /* A shell runs text that it finds in these: PS4 as a trace's prompt, the others as files. */
-static const char *const run_by_shells[] = {"PS4", "ENV", "BASH_ENV", "PROMPT_COMMAND", "PS1", "PS2", "SHELLOPTS", "BASHOPTS"};
+static const char run_by_shells[] = "PS4 ENV BASH_ENV PROMPT_COMMAND PS1 PS2 SHELLOPTS BASHOPTS";
 
-static const char *const program_folders[] = {
+static const char program_folders[][18] = {
 	"/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/", "/usr/games/", "/usr/local/games/",
 };
 
@@ -43,32 +43,32 @@ enum starts {
 	UNKNOWN,  /* what it runs can't be known from its words */
 };
 static const struct starter {
-	const char *name;
-	enum starts how;
+	char name[9];
+	uint8_t how;        /* enum starts */
 	bool builtin;       /* it is a part of the shell, and needs no place in a list */
-	const char *with;   /* short options that take a word */
-	const char *with_long; /* long ones, between blanks */
-	unsigned skip;      /* operands before the program */
+	char with[21];      /* short options that take a word */
+	const char *with_long; /* long ones, between blanks, or NULL */
+	uint64_t skip;      /* operands before the program */
 } starters[] = {
 	{"env", ASSIGNED, false, "uCS", " unset chdir split-string argv0 ", 0},
 	{"xargs", FED, false, "adEILnPs", " arg-file delimiter max-args max-chars max-procs process-slot-var ", 0},
-	{"nice", PROGRAM, false, "n", " adjustment ", 0}, {"nohup", PROGRAM, false, "", "", 0},
+	{"nice", PROGRAM, false, "n", " adjustment ", 0}, {"nohup", PROGRAM, false, "", NULL, 0},
 	{"timeout", PROGRAM, false, "ks", " kill-after signal ", 1}, {"time", PROGRAM, false, "fo", " format output ", 0},
-	{"stdbuf", PROGRAM, false, "ioe", " input output error ", 0}, {"setsid", PROGRAM, false, "", "", 0},
+	{"stdbuf", PROGRAM, false, "ioe", " input output error ", 0}, {"setsid", PROGRAM, false, "", NULL, 0},
 	{"ionice", PROGRAM, false, "cnpPu", " class classdata pid pgid uid ", 0}, {"chroot", PROGRAM, false, "", " userspec groups ", 1},
-	{"busybox", PROGRAM, false, "", "", 0}, {"toybox", PROGRAM, false, "", "", 0}, {"coproc", PROGRAM, true, "", "", 0},
-	{"chrt", PROGRAM, false, "TPD", " sched-runtime sched-period sched-deadline ", 1}, {"taskset", PROGRAM, false, "", "", 1},
+	{"busybox", PROGRAM, false, "", NULL, 0}, {"toybox", PROGRAM, false, "", NULL, 0}, {"coproc", PROGRAM, true, "", NULL, 0},
+	{"chrt", PROGRAM, false, "TPD", " sched-runtime sched-period sched-deadline ", 1}, {"taskset", PROGRAM, false, "", NULL, 1},
 	{"sudo", PROGRAM, false, "CDghpRrtTUu", " user group host prompt chdir chroot role type close-from ", 0},
-	{"doas", PROGRAM, false, "Cu", "", 0}, {"unshare", PROGRAM, false, "RwSG", " root wd setuid setgid ", 0},
-	{"nsenter", PROGRAM, false, "tSG", " target setuid setgid ", 0}, {"setarch", PROGRAM, false, "", "", 1}, {"strace", PROGRAM, false, "abeEIoOpPsSuUX", "", 0},
+	{"doas", PROGRAM, false, "Cu", NULL, 0}, {"unshare", PROGRAM, false, "RwSG", " root wd setuid setgid ", 0},
+	{"nsenter", PROGRAM, false, "tSG", " target setuid setgid ", 0}, {"setarch", PROGRAM, false, "", NULL, 1}, {"strace", PROGRAM, false, "abeEIoOpPsSuUX", NULL, 0},
 	{"prlimit", PROGRAM, false, "p", " pid ", 0}, {"flock", PROGRAM, false, "cwE", " command wait timeout conflict-exit-code ", 1},
-	{"watch", TEXT, false, "nq", " interval equexit ", 0}, {"command", ASKS, true, "", "", 0}, {"builtin", PROGRAM, true, "", "", 0},
-	{"exec", PROGRAM, true, "a", "", 0}, {"eval", TEXT, true, "", "", 0}, {"trap", TRAP, true, "", "", 0},
-	{".", UNKNOWN, true, "", "", 0}, {"source", UNKNOWN, true, "", "", 0}, {"alias", UNKNOWN, true, "", "", 0},
+	{"watch", TEXT, false, "nq", " interval equexit ", 0}, {"command", ASKS, true, "", NULL, 0}, {"builtin", PROGRAM, true, "", NULL, 0},
+	{"exec", PROGRAM, true, "a", NULL, 0}, {"eval", TEXT, true, "", NULL, 0}, {"trap", TRAP, true, "", NULL, 0},
+	{".", UNKNOWN, true, "", NULL, 0}, {"source", UNKNOWN, true, "", NULL, 0}, {"alias", UNKNOWN, true, "", NULL, 0},
 	{"sh", SCRIPT, false, "oO", " rcfile init-file ", 0}, {"bash", SCRIPT, false, "oO", " rcfile init-file ", 0},
-	{"dash", SCRIPT, false, "o", "", 0}, {"ash", SCRIPT, false, "o", "", 0}, {"ksh", SCRIPT, false, "o", "", 0},
-	{"mksh", SCRIPT, false, "o", "", 0}, {"zsh", SCRIPT, false, "o", "", 0}, {"rbash", SCRIPT, false, "oO", "", 0},
-	{"find", FOUND, false, "", "", 0}, {"sort", OPTION, false, "", " compress-program ", 0},
+	{"dash", SCRIPT, false, "o", NULL, 0}, {"ash", SCRIPT, false, "o", NULL, 0}, {"ksh", SCRIPT, false, "o", NULL, 0},
+	{"mksh", SCRIPT, false, "o", NULL, 0}, {"zsh", SCRIPT, false, "o", NULL, 0}, {"rbash", SCRIPT, false, "oO", NULL, 0},
+	{"find", FOUND, false, "", NULL, 0}, {"sort", OPTION, false, "", " compress-program ", 0},
 	{"tar", OPTION, false, "I", " use-compress-program to-command ", 0},
 };
 
@@ -497,10 +497,11 @@ static void add_name(struct judge *g, struct str name, unsigned hash)
 	*seen = *seen || v->names > 254 ? 255 : (uint8_t)v->names;
 }
 
-static bool in_words(struct str name, const char *const *list, size_t n)
+/* Whether a name is one of some words with blanks between. */
+static bool in_words(struct str name, const char *list)
 {
-	for (size_t i = 0; i < n; i++)
-		if (name.n && list[i][0] == name.p[0] && str_eq(name, list[i]))
+	for (struct str rest = str_of(list), word; str_word(&rest, &word);)
+		if (same(name, word))
 			return true;
 	return false;
 }
@@ -508,7 +509,10 @@ static bool in_words(struct str name, const char *const *list, size_t n)
 static bool is_harmless(const struct policy *p, struct str name, unsigned hash)
 {
 	unsigned at = p->harmless_at[hash];
-	return at == COLLISION ? in_words(name, harmless, countof(harmless)) : at && str_eq(name, harmless[at - 1]);
+	bool found = at && at != COLLISION && str_eq(name, harmless[at - 1]);
+	for (size_t i = 0; at == COLLISION && !found && i < countof(harmless); i++)
+		found = str_eq(name, harmless[i]);
+	return found;
 }
 
 static const struct starter *find_starter(const struct policy *p, struct str name, unsigned hash)
@@ -617,7 +621,7 @@ static void judge_text(struct judge *g, const struct run *r, struct str text, bo
 
 static bool has_long(const char *list, struct str name)
 {
-	const char *at = list;
+	const char *at = list ? list : "";
 	for (; name.n && (at = strchr(at, ' ')) && at[1]; at++)
 		if (strncmp(at + 1, name.p, name.n) == 0) /* getopt_long takes beginnings */
 			return true;
@@ -701,7 +705,7 @@ static void judge_joined(struct judge *g, const struct run *r, size_t from)
 /* find: the words between -exec and its end, which may hold {}. */
 static void judge_find(struct judge *g, const struct run *r)
 {
-	static const char *const runs[] = {"-exec", "-execdir", "-ok", "-okdir"};
+	static const char runs[] = "-exec -execdir -ok -okdir";
 	int open = 0;
 
 	if (r->fed)
@@ -710,7 +714,7 @@ static void judge_find(struct judge *g, const struct run *r)
 		struct str t = text_of(&r->w[i]);
 		if (r->w[i].flags & SHELL_SPLITS)
 			unknown(g, "find may be told to start something by a word that is not known before the run");
-		if (!(r->w[i].flags & SHELL_VARIES) && in_words(t, runs, countof(runs))) {
+		if (!(r->w[i].flags & SHELL_VARIES) && in_words(t, runs)) {
 			size_t end = ++i;
 			while (end < r->n && !str_eq(text_of(&r->w[end]), ";") &&
 			       !(str_eq(text_of(&r->w[end]), "+") && str_eq(text_of(&r->w[end - 1]), "{}")))
@@ -842,10 +846,10 @@ static bool judge_started(struct judge *g, const struct starter *st, struct run 
 /* A builtin that starts nothing by itself, but may change what others start. */
 static void check_builtin(struct judge *g, const struct run *r, struct str name)
 {
-	bool set = in_words(name, sets_variables, countof(sets_variables));
+	bool set = in_words(name, sets_variables);
 	struct str first = r->n > 1 ? text_of(&r->w[1]) : (struct str){NULL, 0};
 
-	if (set || in_words(name, evaluates, countof(evaluates)))
+	if (set || in_words(name, evaluates))
 		check_variables(g, r, set);
 	if (str_eq(name, "unset"))
 		g->unset[g->unsets < countof(g->unset) ? g->unsets++ : 0] = *r; /* more of them than that: see may_be_unset */
@@ -917,7 +921,7 @@ static void judge_command(struct judge *g, const struct shell_cmd *c)
 
 bool policy_is_run_by_shells(struct str variable)
 {
-	return in_words(variable, run_by_shells, countof(run_by_shells)) || (variable.n > 9 && memcmp(variable.p, "BASH_FUNC", 9) == 0);
+	return in_words(variable, run_by_shells) || (variable.n > 9 && memcmp(variable.p, "BASH_FUNC", 9) == 0);
 }
 
 const char *policy_code_name(enum policy_code c)

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -37,6 +38,61 @@ bool sys_kernel_since(unsigned major, unsigned minor)
 	const char *p = u.release;
 	unsigned v = digits(&p);
 	return v > major || (v == major && *p++ == '.' && digits(&p) >= minor);
+}
+
+void sys_dir_begin(struct sys_dir *d, int fd)
+{
+	d->fd = fd;
+	d->at = d->n = 0;
+}
+
+const char *sys_dir_next(struct sys_dir *d)
+{
+	/* struct linux_dirent64: inode, offset, 8 bytes each, length, 2, type, 1, name */
+	enum { LENGTH = 16, TYPE = 18, NAME = 19 };
+	for (;;) {
+		if (d->at >= d->n) {
+			long n = d->fd < 0 ? 0 : syscall(SYS_getdents64, d->fd, d->text, sizeof d->text);
+			if (n <= 0)
+				return NULL;
+			d->n = (size_t)n;
+			d->at = 0;
+		}
+		const char *entry = d->text + d->at;
+		uint16_t length;
+		memcpy(&length, entry + LENGTH, sizeof length);
+		d->at += length;
+		d->type = (unsigned char)entry[TYPE];
+		if (strcmp(entry + NAME, ".") != 0 && strcmp(entry + NAME, "..") != 0)
+			return entry + NAME;
+	}
+}
+
+void sys_dir_end(struct sys_dir *d)
+{
+	if (d->fd >= 0)
+		(void)close(d->fd); /* read only */
+}
+
+void *sys_memory(size_t n, size_t size)
+{
+	void *p = n > SIZE_MAX / size ? MAP_FAILED : mmap(NULL, n * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int sys_cwd(char *out, size_t cap)
+{
+	return syscall(SYS_getcwd, out, cap) < 0 ? -1 : 0;
+}
+
+int sys_become(uid_t uid)
+{
+	return syscall(SYS_setresgid, uid, uid, uid) == 0 && syscall(SYS_setresuid, uid, uid, uid) == 0 ? 0 : -1;
+}
+
+int sys_no_groups(void)
+{
+	return (int)syscall(SYS_setgroups, 0, NULL);
 }
 
 pid_t sys_clone(unsigned long flags)

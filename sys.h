@@ -59,6 +59,21 @@ struct sys_ll_ruleset { uint64_t fs, net, scoped; };
 #define SYS_MOUNT_ATTR_NOSUID 2u
 #define SYS_MOUNT_ATTR_NODEV  4u
 
+/* The entries of a folder, read by getdents64(2): libc's own way brings its allocator with it, and there is no other use
+ * for one. sys_dir_begin takes over fd (which may be -1: then there are no entries), sys_dir_end closes it. */
+struct sys_dir { int fd; unsigned char type; /* of the last entry: DT_* of readdir(3) */ size_t at, n; char text[4096]; };
+void sys_dir_begin(struct sys_dir *d, int fd);
+/* The next name, good until the next call, without "." and ".."; NULL at the end. */
+const char *sys_dir_next(struct sys_dir *d);
+void sys_dir_end(struct sys_dir *d);
+/* Zeroed memory that is kept to the end: mmap(2), touched only as far as it is used. NULL and errno. */
+void *sys_memory(size_t n, size_t size);
+/* The working directory as a C string; -1 and errno: getcwd(2), of which libc's wrapper may allocate. */
+int sys_cwd(char *out, size_t cap);
+/* Becomes this uid and gid, real, effective and saved. libc's wrappers know threads, of which there are none. */
+int sys_become(uid_t uid);
+/* No supplementary groups. */
+int sys_no_groups(void);
 /* True when the running kernel is this one or later: uname(2). */
 bool sys_kernel_since(unsigned major, unsigned minor);
 /* Pids of the calling thread's children, at most max: /proc/thread-self/children, proc(5). 0 where

@@ -172,34 +172,36 @@ static void keep_path(struct scan *c, size_t len)
 static unsigned scan_folder(struct scan *c, int fd, size_t len, int depth)
 {
 	size_t mark = c->paths.n, marked = c->count;
-	DIR *d = depth < SCAN_DEPTH ? fdopendir(fd) : NULL;
+	struct sys_dir d;
+	const char *name;
 	unsigned found = 0;
 
-	if (!d) {
+	sys_dir_begin(&d, fd);
+	if (depth == SCAN_DEPTH) {
 		c->deep = true;
-		(void)close(fd);
+		sys_dir_end(&d);
 		return LIBRARIES;
 	}
-	for (struct dirent *de; (de = readdir(d));) {
-		size_t n = strlen(de->d_name);
+	while ((name = sys_dir_next(&d))) {
+		size_t n = strlen(name);
 		struct stat st;
-		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 || len + n + 2 > sizeof c->path ||
-		    de->d_type == DT_LNK || (de->d_type == DT_REG && is_data(de->d_name)) || (de->d_type != DT_DIR && fstatat(dirfd(d), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0))
+		if (len + n + 2 > sizeof c->path || d.type == DT_LNK || (d.type == DT_REG && is_data(name)) ||
+		    (d.type != DT_DIR && fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0))
 			continue;
 		c->path[len] = '/';
-		memcpy(c->path + len + 1, de->d_name, n + 1);
-		if (de->d_type == DT_DIR || S_ISDIR(st.st_mode)) {
-			int sub = is_set_apart(c) ? -1 : openat(dirfd(d), de->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		memcpy(c->path + len + 1, name, n + 1);
+		if (d.type == DT_DIR || S_ISDIR(st.st_mode)) {
+			int sub = is_set_apart(c) ? -1 : openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			found |= sub >= 0 ? scan_folder(c, sub, len + 1 + n, depth + 1) : 0;
 			c->path[len + 1 + n] = '\0';
-		} else if (S_ISREG(st.st_mode) && strstr(de->d_name, ".so")) {
+		} else if (S_ISREG(st.st_mode) && strstr(name, ".so")) {
 			found |= LIBRARIES;
-		} else if (S_ISREG(st.st_mode) && (st.st_mode & 0111) && is_elf(dirfd(d), de->d_name)) {
+		} else if (S_ISREG(st.st_mode) && (st.st_mode & 0111) && is_elf(fd, name)) {
 			found |= PROGRAMS;
 			keep_path(c, len + 1 + n);
 		}
 	}
-	(void)closedir(d);
+	sys_dir_end(&d);
 	if (found == PROGRAMS && depth > 0) {
 		c->paths.n = mark;
 		c->count = marked;
@@ -386,11 +388,13 @@ bool view_forbid(const struct view_lists *l, struct view *v)
 		return false;
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; i < folders.n; i++) {
-			DIR *d = opendir(folders.path[i]);
-			for (struct dirent *de; d && (de = readdir(d));) {
+			struct sys_dir d;
+			const char *name;
+			sys_dir_begin(&d, open(folders.path[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+			while ((name = sys_dir_next(&d))) {
 				struct stat st;
-				bool by_name = is_forbidden(l, de->d_name), again = false;
-				if ((pass == 0 && !by_name && strncmp(de->d_name, "busybox", 7) != 0) || !text_printf(path, sizeof path, "%s/%s", folders.path[i], de->d_name))
+				bool by_name = is_forbidden(l, name), again = false;
+				if ((pass == 0 && !by_name && strncmp(name, "busybox", 7) != 0) || !text_printf(path, sizeof path, "%s/%s", folders.path[i], name))
 					continue;
 				if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || !realpath(path, real))
 					continue; /* a broken link, or covered already */
@@ -401,12 +405,11 @@ bool view_forbid(const struct view_lists *l, struct view *v)
 				for (size_t k = 0; k < n; k++)
 					again = again || (done[k].dev == st.st_dev && done[k].ino == st.st_ino);
 				if ((pass ? again : by_name) && !cover(real, done, &n, countof(done))) {
-					(void)closedir(d);
+					sys_dir_end(&d);
 					return false;
 				}
 			}
-			if (d)
-				(void)closedir(d);
+			sys_dir_end(&d);
 		}
 	if (n == countof(done))
 		say(v, "more programs are forbidden than can be covered", "");

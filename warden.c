@@ -436,7 +436,7 @@ int warden_start(enum jail_mode mode, uint16_t port, const struct conf *c, pid_t
 
 	if (msg_pair(ends) < 0)
 		return -1;
-	*pid = fork();
+	*pid = sys_clone(0);
 	if (*pid == 0) {
 		/* a second fd table entry for anything else of arena's would outlive arena's close */
 		w.wall = dup2(ends[1], 3) < 0 ? -1 : 3;

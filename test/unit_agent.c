@@ -79,7 +79,6 @@ static void places(void)
 	b->budget = CONF_UNSET;
 	b->execs = 7;
 	check(agent_admit(&g, &c, str_of("c"), now + 2 * AGENT_IDLE_MS, &retry_s) == b && b->execs == 0 && !agent_find(&g, str_of("b")), "who was idle makes room");
-	free(g.agent);
 }
 
 static void log_ins(void)
@@ -137,7 +136,6 @@ static void state(void)
 		taken += agent_load(&h, &got, (struct str){copy, out.n});
 	}
 	check(taken == 0, "%zu damaged ones were taken", taken);
-	free(g.agent), free(h.agent);
 }
 
 int main(void)
