@@ -81,7 +81,10 @@ struct agent *agent_admit(struct agents *g, const struct conf *c, struct str nam
 
 	if (who)
 		return who;
-	if (g->n < g->max)
+	size_t reserved = 0; /* places of agents that have a section and did not come yet */
+	for (size_t i = 0; i < c->agents; i++)
+		reserved += !str_eq(name, c->agent[i].name) && !agent_find(g, str_of(c->agent[i].name));
+	if (g->n < g->max && (g->n + reserved < g->max || conf_agent(c, name)))
 		who = &g->agent[g->n++];
 	else for (struct agent *old = g->agent; old && !who && old < g->agent + g->n; old++) {
 		uint64_t idle = now_ms - old->seen_ms;
@@ -153,20 +156,24 @@ uint64_t bucket_take(struct bucket *b, uint64_t per_minute, uint64_t burst, uint
 
 uint64_t agent_login_wait(struct agents *g, const unsigned char address[16], bool failed, uint64_t now_ms)
 {
-	struct peer *p = NULL;
-	for (size_t i = 0; !p && i < AGENT_PEERS; i++)
-		if (memcmp(g->peer[i].address, address, sizeof g->peer[i].address) == 0)
-			p = &g->peer[i];
-	if (!p && !failed)
-		return 0;
-	if (!p) { /* in the place of whose last failure is the longest ago */
-		p = &g->peer[0];
-		for (size_t i = 1; i < AGENT_PEERS; i++)
-			if (g->peer[i].failures.at_ms < p->failures.at_ms)
-				p = &g->peer[i];
-		*p = (struct peer){.failures = {0, 0}};
-		memcpy(p->address, address, sizeof p->address);
+	static const unsigned char loopback[13] = {[10] = 0xff, [11] = 0xff, [12] = 127};
+	bool local = memcmp(address, loopback, sizeof loopback) == 0; /* all of 127/8 is this host */
+	struct peer *p = NULL, *quiet = NULL;
+	for (size_t i = 0; !p && i < AGENT_PEERS; i++) {
+		struct peer *one = &g->peer[i];
+		if (memcmp(one->address, address, local ? sizeof loopback : sizeof one->address) == 0)
+			p = one;
+		else if ((now_ms - one->failures.at_ms) * AGENT_FAILURES >= one->failures.used)
+			quiet = one; /* its failures are forgiven by now */
 	}
+	if (!p && quiet && failed) {
+		*quiet = (struct peer){.failures = {0, 0}};
+		memcpy(quiet->address, address, sizeof quiet->address);
+	}
+	if (!p && quiet && !failed)
+		return 0;
+	if (!p) /* so many addresses fail that all others wait together */
+		p = quiet ? quiet : &g->peer[0];
 	struct bucket try = p->failures;
 	uint64_t wait_s = bucket_take(&try, AGENT_FAILURES, AGENT_FAILURES, now_ms);
 	if (failed && wait_s == 0)
@@ -285,6 +292,8 @@ static void take_agents(struct agents *g, struct json_reader *r)
 		who.seen_ms = who.window_ms = now_ms(); /* nobody was idle while we were not there */
 		if (g->n < g->max && conf_is_name(str_of(who.name)))
 			g->agent[g->n++] = who;
+		else
+			warn("agent %s of the state file has no place: --max-agents is %zu", who.name, g->max);
 	}
 }
 

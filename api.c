@@ -175,7 +175,20 @@ static enum credential credential(const struct api *a, const struct conn *c, con
 static bool may_call(const struct api *a, const struct conn *c)
 {
 	const struct conf_agent *who;
-	return !conf_default_credentials(a->conf) || is_local(c) || credential(a, c, &who) == OWN;
+	unsigned char foreign[16];
+
+	if (!conf_default_credentials(a->conf) || is_local(c))
+		return true;
+	/* the answer says whether the credential is right, so these guesses are counted as well; but apart, or any page could
+	 * keep its own user out */
+	memcpy(foreign, c->peer, sizeof foreign);
+	foreign[0] ^= 0xff;
+	if (agent_login_wait(a->agents, foreign, false, a->loop->now))
+		return false;
+	bool own = credential(a, c, &who) == OWN;
+	if (!own && c->req.header[HTTP_AUTHORIZATION].p)
+		(void)agent_login_wait(a->agents, foreign, true, a->loop->now);
+	return own;
 }
 
 /* What Access-Control-Allow-Origin answers: nothing to a page that may not call; a local one is
@@ -280,19 +293,19 @@ static const char *spend(struct api *a, struct agent *who, struct str model, con
 	return NULL;
 }
 
-/* The same, from the request's headers. */
-static const char *spend_headers(struct api *a, struct conn *c, struct agent *who)
+/* The same, with the request's headers where the body says nothing. */
+static const char *spend_said(struct api *a, struct conn *c, struct agent *who, struct str model, const int64_t body[2])
 {
-	int64_t tokens[2] = {-1, -1};
+	int64_t tokens[2] = {body[0], body[1]};
 	for (int i = 0; i < 2; i++) {
 		struct str h = c->req.header[HTTP_X_TOKENS_IN + i];
 		uint64_t v;
 		if (h.p && !str_uint(h, 1ull << 53, &v))
 			return "X-Tokens-In and X-Tokens-Out must be whole numbers";
-		if (h.p)
+		if (h.p && tokens[i] < 0)
 			tokens[i] = (int64_t)v;
 	}
-	return spend(a, who, c->req.header[HTTP_X_MODEL], tokens);
+	return spend(a, who, model.p ? model : c->req.header[HTTP_X_MODEL], tokens);
 }
 
 /* The agent of a request, registered if it is new. NULL: there is no place, which is answered. */
@@ -358,8 +371,14 @@ static bool may_try(struct api *a, struct conn *c)
 /* The credentials are right. False: they are not, or not known yet. */
 static bool log_in(struct api *a, struct conn *c, const struct conf_agent **who)
 {
-	/* a connection that was let in before goes on, whatever others at its address do */
-	if (!c->known && !may_try(a, c))
+	unsigned char shown[HASH_BYTES];
+	bool same = false;
+
+	if (c->known) { /* who shows what was right on this connection goes on, whatever others at its address do */
+		digest(a, c->req.header[HTTP_AUTHORIZATION], shown);
+		same = str_same_ct((struct str){(char *)shown, sizeof shown}, (struct str){(char *)c->shown, sizeof c->shown});
+	}
+	if (!same && !may_try(a, c))
 		return false;
 	switch (credential(a, c, who)) {
 	case NOBODY:
@@ -369,6 +388,8 @@ static bool log_in(struct api *a, struct conn *c, const struct conf_agent **who)
 		begin_login(a, c);
 		return false;
 	default:
+		if (!same)
+			digest(a, c->req.header[HTTP_AUTHORIZATION], c->shown);
 		c->known = true;
 		return true;
 	}
@@ -380,17 +401,19 @@ static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *
 	enum error e;
 	const char *why = identify(a, c, who, &e);
 	struct agent *agent = NULL;
+	const struct str *h = c->req.header, none = {NULL, 0};
 
 	if (why) {
 		conn_refuse(&a->conns, c, e, why);
 		return false;
 	}
 	/* who says nothing is "default", which is there once it runs something */
-	if ((c->own_token || c->req.header[HTTP_X_AGENT].p) && !(agent = register_agent(a, c)))
+	bool says = h[HTTP_X_AGENT].p || h[HTTP_X_MODEL].p || h[HTTP_X_TOKENS_IN].p || h[HTTP_X_TOKENS_OUT].p;
+	if ((c->own_token || says) && !(agent = register_agent(a, c)))
 		return false;
 	if (!agent)
 		agent = agent_find(a->agents, str_of(c->agent));
-	if (agent && !(c->route && c->route->run == post_exec) && (why = spend_headers(a, c, agent))) {
+	if (agent && !(c->route && c->route->run == post_exec) && (why = spend_said(a, c, agent, none, (const int64_t[2]){-1, -1}))) {
 		conn_refuse(&a->conns, c, E_BAD_REQUEST, why);
 		return false;
 	}
@@ -976,15 +999,14 @@ static void post_budget(struct api *a, struct conn *c)
 	struct str name = of_agent ? json_unescape(f[0].text) : str_of("");
 	const char *wrong = of_agent == of_all || of_agent != (f[1].kind != JSON_END) ? "either 'agent' and 'max_tokens' or 'default' are needed" :
 	                    !json_int(number->text, &v) || v < 0 ? known[of_all ? 2 : 1].needs : of_agent && !conf_is_name(name) ? known[0].needs : NULL;
-	if (!wrong && of_all) {
-		a->conf->default_token_budget = (uint64_t)v;
+	if (!wrong && of_all)
 		wrong = policy_set(a->policy, "default_token_budget", (uint64_t)v);
-	}
 	if (wrong) {
 		conn_refuse(&a->conns, c, E_BAD_REQUEST, wrong);
 		return;
 	}
 	if (of_all) {
+		a->conf->default_token_budget = (uint64_t)v;
 		note_change(a, c, "default_budget", str_of(""), v);
 		save_policy(a, c);
 		return;
@@ -1209,6 +1231,10 @@ static void post_password(struct api *a, struct conn *c)
 	if (!conn_fields(&a->conns, c, known, countof(known), f))
 		return;
 	struct str current = json_unescape(f[0].text), fresh = json_unescape(f[1].text);
+	if (str_eq(fresh, CONF_DEFAULT_PASS)) {
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, "this password is published; take another one");
+		return;
+	}
 	if (f[0].kind == JSON_END || fresh.n < 8 || fresh.n > 128 || !is_printable(fresh)) {
 		conn_refuse(&a->conns, c, E_BAD_REQUEST, f[0].kind == JSON_END ? known[0].needs : known[1].needs);
 		return;
@@ -1306,6 +1332,7 @@ static void get_audit(struct api *a, struct conn *c)
 
 	if (!numbers(a, c, &after, &limit) || !conn_big_reply(&a->conns, c, &b))
 		return;
+	limit = limit < 256 ? limit : 256; /* so many fit, whatever they are */
 	for (uint64_t n = a->audit->rows; n-- > first && found < limit;) /* the newest ones */
 		if (is_shown(c, audit_row(a->audit, n), agent, after) && ++found == limit)
 			first = n;
@@ -1372,6 +1399,10 @@ static void get_events(struct api *a, struct conn *c)
 		return;
 	if (c->req.method == HTTP_HEAD) {
 		conn_reply(&a->conns, c, 200, "text/event-stream", NULL);
+		return;
+	}
+	if (a->conns.streams >= a->conns.conns / 4) {
+		conn_refuse(&a->conns, c, E_NO_PLACE, "too many streams at once");
 		return;
 	}
 	c->next = a->audit->rows;
@@ -1516,10 +1547,12 @@ static void post_reload(struct api *a, struct conn *c)
 		conn_refuse(&a->conns, c, E_NO_PLACE, "the warden can't be asked now");
 }
 
-/* An opened log is the audit's; what was cut off its end is told in it. */
-static void take_log(struct api *a, int fd, const char *why)
+void api_take_log(struct api *a, int fd, const char *why)
 {
+	bool first = !a->audit->opened;
 	audit_take(a->audit, fd, why);
+	if (first && a->audit->opened)
+		api_note(a, AUDIT_START, "version " CONF_VERSION);
 	if (fd < 0 || !*why)
 		return;
 	warn("%s: %s", a->conf->audit_log, why);
@@ -1577,7 +1610,7 @@ void api_wall_answer(struct api *a)
 	if (saved) {
 		take_saved(a, c, what, why);
 	} else if (what == MSG_LOG_OPEN || what == MSG_LOG_MEND || what == MSG_LOG_ROTATE) {
-		take_log(a, fd, why);
+		api_take_log(a, fd, why);
 		fd = -1;
 	} else if (what == MSG_LOG_READ && c) {
 		reply_export(a, c, fd, why);
@@ -1699,11 +1732,8 @@ static struct agent *read_exec(struct api *a, struct conn *c, struct exec *x)
 	why = exec_read(x, body);
 	if (!why && !(who = register_agent(a, c)))
 		return NULL;
-	if (!why && (x->model.p || x->tokens[0] >= 0 || x->tokens[1] >= 0)) {
-		why = spend(a, who, x->model, x->tokens);
-	} else if (!why) {
-		why = spend_headers(a, c, who);
-	}
+	if (!why)
+		why = spend_said(a, c, who, x->model, x->tokens);
 	if (why)
 		conn_refuse(&a->conns, c, E_BAD_REQUEST, why);
 	return why ? NULL : who;

@@ -64,6 +64,8 @@ void api_reload(struct api *a);
 void api_drain(struct api *a);
 /* The counters go to the warden, to be saved. */
 void api_save(struct api *a);
+/* The log as the warden opened it, or -1 and why; what was cut off its end is told in it, as is the start. */
+void api_take_log(struct api *a, int fd, const char *why);
 /* An event that no request caused. */
 void api_note(struct api *a, enum audit_kind kind, const char *text);
 #endif

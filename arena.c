@@ -211,7 +211,8 @@ static int open_signals(void)
 {
 	sigset_t set;
 	/* a client that went away is an error of write(2), not a signal */
-	if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || sigemptyset(&set) < 0 || sigaddset(&set, SIGTERM) < 0 ||
+	/* and a log that may not grow any more (RLIMIT_FSIZE) as well */
+	if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || signal(SIGXFSZ, SIG_IGN) == SIG_ERR || sigemptyset(&set) < 0 || sigaddset(&set, SIGTERM) < 0 ||
 	    sigaddset(&set, SIGINT) < 0 || sigaddset(&set, SIGHUP) < 0 || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -1;
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -256,12 +257,7 @@ static void open_log(void)
 			die("the warden ended before the log was open");
 	t.why[sizeof t.why - 1] = '\0';
 	a.audit.want = AUDIT_NOTHING;
-	audit_take(&a.audit, fds[0], t.why);
-	if (fds[0] >= 0 && t.why[0]) {
-		warn("%s: %s", a.conf.audit_log, t.why);
-		api_note(&a.api, AUDIT_CONFIG, t.why);
-	}
-	api_note(&a.api, AUDIT_START, "version " CONF_VERSION);
+	api_take_log(&a.api, fds[0], t.why);
 }
 
 /* Everything that needs memory, files or privilege; behind it no byte of it is left. */

@@ -84,10 +84,18 @@ void audit_take(struct audit *a, int fd, const char *why)
 	a->dev = st.st_dev;
 	a->ino = st.st_ino;
 	a->size = size;
-	/* a file with lines goes on from its own; what waits was made to follow ours */
-	if (tail.seq && a->pending.n == 0)
-		a->last = tail;
+	/* what was written in the last second before a crash is younger than the head that was kept apart */
+	bool fits = tail.seq == a->last.seq ? !tail.seq || memcmp(tail.hash, a->last.hash, HASH_HEX) == 0 :
+	            a->opened ? tail.seq == 0 : tail.seq > a->last.seq;
+	if (fits && tail.seq)
+		a->last = tail; /* else the lines go on from where we were, so that verify shows what is missing */
+	a->opened = true;
 	works(a);
+	if (!fits) {
+		static const char text[] = "the log does not end where it was left: lines are missing or changed";
+		warn("%s", text);
+		(void)audit_put(a, &(struct audit_event){.kind = AUDIT_CONFIG, .cmd = str_of(text), .result = "BROKEN"});
+	}
 }
 
 /* Writes what waits, as far as it goes. */
@@ -250,6 +258,11 @@ uint64_t audit_put(struct audit *a, const struct audit_event *e)
 {
 	if (e->kind == AUDIT_RUN && !audit_ready(a))
 		return 0;
+	if (!a->opened) {
+		add_row(a, e, a->last.seq + 1, now_unix_ms());
+		a->lost++;
+		return 0;
+	}
 	const struct chain before = a->last;
 	size_t waiting = a->pending.n;
 	uint64_t unix_ms = now_unix_ms();

@@ -52,6 +52,7 @@ struct audit {
 	size_t sent;
 	enum audit_want want;      /* what the warden is to be asked */
 	bool told;                 /* that it can't be written was said */
+	bool opened;               /* it was, once: what happens before is in the ring alone, and counted as lost */
 	bool used;                 /* used since the last look whether the log is still in its place */
 	char why[112];             /* why it can't be written, or "" */
 };

@@ -311,14 +311,31 @@ static void refuse_call(void)
 	r.denied += i == r.denied;
 }
 
+/* Part by part, so that no link is followed wherever it stands. */
+static int open_below(int dir, const char *name)
+{
+	char part[NAME_MAX + 1];
+	int at = dup(dir);
+
+	for (const char *end; at >= 0 && (end = strchr(name, '/')); name = end + 1) {
+		int up = at;
+		bool fits = text_printf(part, sizeof part, "%.*s", (int)(end - name), name);
+		at = fits ? openat(up, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+		(void)close(up);
+	}
+	int fd = at < 0 ? -1 : openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (at >= 0)
+		(void)close(at);
+	return fd;
+}
+
 /* Sends one file, in pieces; budget is what may still be sent. */
 static void give_file(int dir, const char *name, uint32_t index, uint64_t *budget)
 {
 	static char chunk[MSG_CONTENT_BYTES];
 	struct msg_content c = {.type = MSG_CONTENT, .index = index};
 	struct stat st;
-	/* names come from a walk that followed nothing, or from the request; a link is none of ours */
-	int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	int fd = open_below(dir, name);
 
 	c.absent = fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size > *budget;
 	for (uint64_t left = c.absent ? 0 : (uint64_t)st.st_size;;) {
@@ -392,7 +409,7 @@ void cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MS
 		ready.error = e.error ? e.error : EINVAL;
 		(void)text_printf(ready.step, sizeof ready.step, "%s", e.step);
 		/* whichever place the socket has by now; if neither takes it, the hang-up says enough */
-		if (msg_send(fds[0], &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0)
+		if (msg_send(fds[0], &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0 && (errno == EBADF || errno == ENOTSOCK))
 			(void)msg_send(CELL_CTL, &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT);
 		_exit(125);
 	}

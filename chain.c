@@ -26,7 +26,7 @@ static bool parse(struct str s, uint64_t *seq, char prev[HASH_HEX])
 	s.p += n, s.n -= n;
 	*seq = str_digits(&s);
 	n = sizeof prev_key - 1;
-	if (*seq == 0 || s.n < n + HASH_HEX + 1 || memcmp(s.p, prev_key, n) != 0 || s.p[n + HASH_HEX] != '"')
+	if (*seq == 0 || *seq > 1ull << 53 || s.n < n + HASH_HEX + 1 || memcmp(s.p, prev_key, n) != 0 || s.p[n + HASH_HEX] != '"')
 		return false;
 	memcpy(prev, s.p + n, HASH_HEX);
 	return true;
@@ -156,6 +156,8 @@ static bool check_line(struct chain_check *k, struct str start, const char *hash
 	}
 	if (k->why[0]) /* the line before did not follow: if it is whole itself, the one before that was changed */
 		return follows ? wrong(k, k->line - 1, "it was edited") : false;
+	if (first)
+		k->first = seq;
 	if (!first && seq != k->last.seq + 1) {
 		if (seq == k->last.seq && memcmp(prev, k->before, HASH_HEX) == 0) {
 			memcpy(k->twin, hash, HASH_HEX);
@@ -201,6 +203,8 @@ bool chain_check(struct chain_check *k, int fd)
 			sha256_put(&s, rest.p, take);
 			rest.p += take + (newline != NULL);
 			rest.n -= take + (newline != NULL);
+			if (length > CHAIN_LINE_MAX)
+				return wrong(k, k->lines + 1, "it is longer than any line of this log");
 			if (!newline)
 				break;
 			struct buf b = {hash, 0, sizeof hash, false};

@@ -28,6 +28,7 @@ struct chain_check {
 	struct chain last, head;
 	char before[HASH_HEX];   /* the hash of the line before the last */
 	char twin[HASH_HEX];     /* of one more line with the last one's number */
+	uint64_t first;          /* the number of the first line of all */
 	uint64_t lines, line;    /* read in this file; the first one that is wrong */
 	bool head_seen, cut;     /* cut: the last line has no end yet */
 	char why[160];

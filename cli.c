@@ -134,7 +134,7 @@ static _Noreturn void wrong_log(const struct chain_check *k, const char *file)
 
 static void check_log(struct chain_check *k, const char *file)
 {
-	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	int fd = sys_open_file(file);
 	if (fd < 0)
 		wrong_file(file);
 	if (!chain_check(k, fd))
@@ -146,7 +146,7 @@ static void check_log(struct chain_check *k, const char *file)
 static _Noreturn void verify(const struct conf *c, const struct policy *p, const char *file)
 {
 	static struct chain_check k;
-	char old[sizeof c->audit_log + 8], line[256];
+	char old[sizeof c->audit_log + 8], line[512];
 	struct buf b = {line, 0, sizeof line, false};
 	uint64_t lines = 0, first = c->audit_keep;
 	struct stat st;
@@ -165,8 +165,11 @@ static _Noreturn void verify(const struct conf *c, const struct policy *p, const
 	lines += k.lines;
 	if (!chain_check_head(&k))
 		wrong_log(&k, file ? file : c->audit_log);
-	buf_printf(&b, "%s: %llu lines follow one another%s, the last is number %llu%s\n", file ? file : c->audit_log, (unsigned long long)lines,
-	           lines > k.lines ? ", those moved aside included" : "", (unsigned long long)k.last.seq, k.cut ? "; one more is cut short, the next start removes it" : "");
+	buf_printf(&b, "%s: %llu lines follow one another%s, numbers %llu to %llu", file ? file : c->audit_log, (unsigned long long)lines,
+	           lines > k.lines ? ", those moved aside included" : "", (unsigned long long)k.first, (unsigned long long)k.last.seq);
+	if (k.head.seq && k.last.seq > k.head.seq)
+		buf_printf(&b, "; %llu are younger than the head that was kept apart", (unsigned long long)(k.last.seq - k.head.seq));
+	buf_str(&b, k.cut ? "; one more is cut short, the next start removes it\n" : "\n");
 	say(&b);
 	_exit(0);
 }

@@ -219,6 +219,18 @@ static int load_flags(struct conf *c, int argc, char **argv, bool *check)
 	return i;
 }
 
+/* The warden opens these later, from elsewhere. NULL, or the one that is too long. */
+static const char *make_absolute(struct conf *c)
+{
+	char *paths[] = {c->config, c->audit_log, c->state_dir}, given[sizeof c->config], here[sizeof c->config];
+	for (size_t k = 0; k < countof(paths); k++) {
+		memcpy(given, paths[k], sizeof given);
+		if (given[0] != '/' && (sys_cwd(here, sizeof here) < 0 || !text_printf(paths[k], sizeof given, "%s/%s", here, given)))
+			return paths[k];
+	}
+	return NULL;
+}
+
 int conf_load(struct conf *c, int argc, char **argv, bool *check)
 {
 	memset(c, 0, sizeof *c);
@@ -232,13 +244,9 @@ int conf_load(struct conf *c, int argc, char **argv, bool *check)
 			set_outside(c, i, env, name);
 	}
 	int i = load_flags(c, argc, argv, check);
-	char *paths[] = {c->config, c->audit_log, c->state_dir}; /* the warden opens them later, from elsewhere */
-	for (size_t k = 0; k < countof(paths); k++) {
-		char given[sizeof c->config], here[sizeof c->config];
-		memcpy(given, paths[k], sizeof given);
-		if (given[0] != '/' && (sys_cwd(here, sizeof here) < 0 || !text_printf(paths[k], sizeof given, "%s/%s", here, given)))
-			bad_usage("the path is too long", given);
-	}
+	const char *wrong = make_absolute(c);
+	if (wrong)
+		bad_usage("the path is too long", wrong);
 	return i;
 }
 
@@ -270,7 +278,7 @@ static bool may_be_missing(const struct conf *c, int key, const char *path)
 
 bool conf_read(const struct conf *c, struct buf *text)
 {
-	int fd = open(c->config, O_RDONLY | O_CLOEXEC);
+	int fd = sys_open_file(c->config);
 	text->n = 0;
 	if (fd < 0)
 		return may_be_missing(c, KEY_CONFIG, c->config);
@@ -431,6 +439,11 @@ bool conf_apply(struct conf *c, struct str text, bool running, bool *restart, ch
 			return false;
 		}
 	}
+	const char *long_path = running ? NULL : make_absolute(&next);
+	if (long_path) {
+		(void)text_printf(why, cap, "%s: the path is too long: %s", c->config, long_path);
+		return false;
+	}
 	for (size_t i = 0; running && i < countof(keys); i++) {
 		void *now = (char *)c + keys[i].offset, *then = (char *)&next + keys[i].offset;
 		if (keys[i].live || memcmp(now, then, keys[i].size) == 0)
@@ -458,7 +471,7 @@ bool conf_default_credentials(const struct conf *c)
 static void read_token(struct conf *c)
 {
 	struct stat st;
-	int fd = open(c->token_file, O_RDONLY | O_CLOEXEC);
+	int fd = sys_open_file(c->token_file);
 
 	if (fd < 0 && may_be_missing(c, KEY_TOKEN_FILE, c->token_file))
 		return;
@@ -512,7 +525,7 @@ static void read_secret(struct conf *c)
 	uint64_t n;
 
 	(void)text_printf(name, sizeof name, "%s/password", c->state_dir); /* fits */
-	if (stat(name, &st) < 0 && (errno == ENOENT || errno == ENOTDIR || (errno == EACCES && !(c->named >> KEY_STATE_DIR & 1))))
+	if (lstat(name, &st) < 0 && (errno == ENOENT || errno == ENOTDIR || (errno == EACCES && !(c->named >> KEY_STATE_DIR & 1))))
 		return;
 	ssize_t len = sys_read_file(name, text, sizeof text);
 	if (len < 0)
@@ -520,7 +533,7 @@ static void read_secret(struct conf *c)
 	if (st.st_mode & 077)
 		die("password file %s: others can read it; chmod 600 it", name);
 	struct str rest = {text, (size_t)len}, word;
-	if (!str_word(&rest, &word) || !str_eq(word, secret_magic) || !str_word(&rest, &word) || !str_uint(word, UINT32_MAX, &n) || n == 0 ||
+	if (!str_word(&rest, &word) || !str_eq(word, secret_magic) || !str_word(&rest, &word) || !str_uint(word, 10000000, &n) || n == 0 ||
 	    !read_hex(&rest, c->secret.salt, sizeof c->secret.salt) || !read_hex(&rest, c->secret.key, sizeof c->secret.key) || str_word(&rest, &word))
 		die("password file %s: it is damaged; remove it to have the default password again, and set a new one", name);
 	c->secret.iterations = (uint32_t)n;

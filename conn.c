@@ -16,6 +16,7 @@ enum {
 	IDLE_MS = 60000,   /* between requests */
 	STALL_MS = 30000,  /* without a byte being taken from a reply */
 	LINGER_MS = 2000,
+	REPLIES = 16,      /* large buffers that no body may take */
 };
 
 static const struct { int status; const char *code, *extra; } errors[] = {
@@ -43,7 +44,7 @@ static const struct { int status; const char *code, *extra; } errors[] = {
 
 bool conn_init(struct conns *a, struct conf *conf, struct loop *l, struct jobs *q)
 {
-	*a = (struct conns){.conf = conf, .loop = l, .jobs = q, .conns = conf->max_connections, .bigs = conf->max_running};
+	*a = (struct conns){.conf = conf, .loop = l, .jobs = q, .conns = conf->max_connections, .bodies = conf->max_running, .bigs = conf->max_running + REPLIES};
 	size_t each = CONN_IN + CONN_OUT + CONN_TEXT;
 	size_t all = a->conns * each + a->bigs * HTTP_BODY_MAX;
 	/* reserved once, touched only as far as bytes really come */
@@ -69,9 +70,9 @@ struct conn *conn_find(struct conns *a, uint32_t id)
 	return place < a->conns && a->conn[place].id == id && a->conn[place].st != CONN_FREE ? &a->conn[place] : NULL;
 }
 
-bool conn_big(struct conns *a, struct conn *c)
+static bool take_big(struct conns *a, struct conn *c, size_t from, size_t to)
 {
-	for (size_t i = 0; i < a->bigs; i++)
+	for (size_t i = from; i < to; i++)
 		if (!a->big_used[i]) {
 			a->big_used[i] = true;
 			c->big = (int)i;
@@ -79,6 +80,11 @@ bool conn_big(struct conns *a, struct conn *c)
 			return true;
 		}
 	return false;
+}
+
+bool conn_big(struct conns *a, struct conn *c)
+{
+	return take_big(a, c, 0, a->bodies);
 }
 
 static void big_free(struct conns *a, struct conn *c)
@@ -450,7 +456,7 @@ bool conn_fields(struct conns *a, struct conn *c, const struct json_field *known
 
 bool conn_big_reply(struct conns *a, struct conn *c, struct buf *b)
 {
-	if (c->big < 0 && !conn_big(a, c)) {
+	if (c->big < 0 && !take_big(a, c, a->bodies, a->bigs) && !conn_big(a, c)) {
 		conn_refuse(a, c, E_NO_PLACE, "too many large requests at once");
 		return false;
 	}

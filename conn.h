@@ -42,7 +42,8 @@ struct conn {
 	const struct route *route;
 	char agent[CONF_NAME_MAX + 1]; /* whose request this is */
 	bool own_token;       /* said by an agent's own token */
-	bool known;           /* right credentials were shown on this connection before */
+	bool known;           /* right credentials were shown on this connection before: these */
+	unsigned char shown[32]; /* their digest */
 	struct str origin;    /* the page that may read the reply; .n 0: none */
 	char *in;             /* CONN_IN bytes: head, and a body that fits behind it */
 	size_t in_n, used;    /* bytes there; bytes of it that belong to this request */
@@ -69,7 +70,7 @@ struct conns {
 	size_t conns, open, streams;
 	char *big;         /* large body buffers, HTTP_BODY_MAX each */
 	bool *big_used;
-	size_t bigs;
+	size_t bodies, bigs; /* the first ones for bodies, the others for replies alone */
 	char date[32];     /* of the current second, for headers */
 	uint64_t date_s;
 	bool draining;

@@ -175,6 +175,15 @@ static const char *put_put_files(struct job *j, const struct exec *x)
 	return why;
 }
 
+static bool is_wanted(const struct job *j, struct str name)
+{
+	const char *at = j->want.p;
+	for (uint32_t i = 0; i < j->wants; i++, at += strlen(at) + 1)
+		if (str_eq(name, at))
+			return true;
+	return false;
+}
+
 static const char *put_get_files(struct job *j, const struct exec *x)
 {
 	const struct json_token *f = &x->field[F_GET_FILES];
@@ -190,6 +199,8 @@ static const char *put_get_files(struct job *j, const struct exec *x)
 		struct str name = t.kind == JSON_STRING ? json_unescape(t.text) : str_of("");
 		if (!is_below(name) || j->wants == MSG_FILES_MAX)
 			return fields[F_GET_FILES].needs;
+		if (is_wanted(j, name))
+			return "a name stands twice in 'get_files'";
 		buf_put(&j->want, name.p, name.n);
 		buf_put(&j->want, "", 1);
 	}

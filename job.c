@@ -314,6 +314,7 @@ static void record(struct jobs *q, struct job *j, const char *result)
 	if (!j->run)
 		return;
 	job_name_words(j, &e);
+	e.cwd = (struct str){NULL, 0}; /* stands in the intent */
 	e.exit_code = job_exit_code(j);
 	explain(q, j, &e);
 	if (e.cmd.n > AUDIT_CMD_MAX) { /* the whole stands in the intent */
@@ -608,7 +609,7 @@ static void kill_job(struct jobs *q, struct job *j, enum job_outcome outcome)
 /* What process 1 says is checked as if an enemy had written it. */
 static bool result_is_whole(const struct msg_result *r, const char *names, long n)
 {
-	return n >= (long)sizeof *r && r->type == MSG_RESULT && r->files <= MSG_FILES_MAX &&
+	return n >= (long)sizeof *r && r->type == MSG_RESULT && r->files <= MSG_FILES_MAX && r->denied <= MSG_DENIED_MAX &&
 	       r->files_bytes == (size_t)n - sizeof *r && msg_check_words(names, r->files_bytes, r->files) &&
 	       (WIFEXITED(r->status) || WIFSIGNALED(r->status));
 }

@@ -51,7 +51,7 @@ long msg_recv(int fd, void *p, size_t cap, int *fds, size_t nfds, int flags)
 	size_t got = 0;
 	ssize_t n;
 
-	m.msg_controllen = nfds ? (socklen_t)CMSG_SPACE(sizeof(int) * nfds) : 0;
+	m.msg_controllen = nfds ? (socklen_t)CMSG_LEN(sizeof(int) * nfds) : 0; /* CMSG_SPACE has room for one more */
 	for (size_t i = 0; i < nfds; i++)
 		fds[i] = -1;
 	while ((n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC | flags)) < 0 && errno == EINTR)

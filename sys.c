@@ -260,9 +260,22 @@ int sys_write_file(const char *path, const char *text)
 	return done == (ssize_t)n ? 0 : -1;
 }
 
+int sys_open_file(const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISCHR(st.st_mode)))
+		return fd;
+	(void)close(fd);
+	errno = EINVAL;
+	return -1;
+}
+
 ssize_t sys_read_file(const char *path, char *out, size_t cap)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = sys_open_file(path);
 	size_t n = 0;
 	ssize_t got;
 	if (fd < 0)
@@ -283,7 +296,7 @@ ssize_t sys_read_file(const char *path, char *out, size_t cap)
 
 size_t sys_children(pid_t *out, size_t max)
 {
-	char list[4096];
+	char list[8192];
 	const char *p = list;
 	size_t n = 0;
 	if (sys_read_file("/proc/thread-self/children", list, sizeof list) < 0)

@@ -111,6 +111,8 @@ int sys_landlock_allow(int ruleset_fd, const char *path, uint64_t rights);
 int sys_landlock_enforce(int ruleset_fd);
 /* Makes the folders above a file, mode 0755, as far as they are missing; opening the file says what is wrong. */
 void sys_make_folders(const char *file);
+/* Opens a file to be read; what could block or never end (a FIFO, a socket), and a folder, is -1 EINVAL. */
+int sys_open_file(const char *path);
 /* Opens path, writes text in one write(2), closes. */
 int sys_write_file(const char *path, const char *text);
 /* Reads the start of a file as a C string: the length, at most cap - 1. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h> /* rename */
@@ -128,7 +129,7 @@ static void build(uint32_t id, uint32_t profile)
 static bool ask_build(const struct msg_ask *a)
 {
 	uint32_t n = a->id & 0xff;
-	if (n >= MSG_CELLS_MAX || !conf_profile(a->profile) || w.cells[n].pid != 0)
+	if (n >= MSG_CELLS_MAX - 1 /* whose uid can be the warden's own */ || !conf_profile(a->profile) || w.cells[n].pid != 0)
 		return false;
 	build(a->id, a->profile);
 	return true;
@@ -154,7 +155,11 @@ static bool save(const char *to, const char *text, size_t n, bool lasting)
 {
 	char fresh[PATH_MAX], dir[PATH_MAX];
 	struct stat old;
-	bool was = stat(to, &old) == 0;
+	bool was = lstat(to, &old) == 0;
+
+	errno = EINVAL;
+	if (was && !S_ISREG(old.st_mode))
+		return false; /* a device, say, is not replaced */
 
 	if (!text_printf(fresh, sizeof fresh, "%s.new", to) || !text_printf(dir, sizeof dir, "%.*s", (int)(strrchr(to, '/') - to), to))
 		return false;
@@ -164,11 +169,12 @@ static bool save(const char *to, const char *text, size_t n, bool lasting)
 		return false;
 	bool ok = write(fd, text, n) == (ssize_t)n && (!lasting || fsync(fd) == 0) &&
 	          (!was || (fchown(fd, old.st_uid, old.st_gid) == 0 && fchmod(fd, old.st_mode & 07777) == 0));
-	int saved = errno;
+	int saved = ok ? 0 : errno;
 	ok = close(fd) == 0 && ok && rename(fresh, to) == 0;
 	if (!ok) {
-		errno = saved ? saved : errno;
+		saved = saved ? saved : errno;
 		(void)unlink(fresh);
+		errno = saved;
 		return false;
 	}
 	if (lasting && (fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
@@ -178,14 +184,29 @@ static bool save(const char *to, const char *text, size_t n, bool lasting)
 	return true;
 }
 
+/* Whether a policy file leaves all that is decided at the start as it is: where files are, above all. Else arena, were
+ * it taken over, could have root write elsewhere after the next start. */
+static bool keeps_places(const struct msg_ask *a)
+{
+	static struct conf c;
+	char why[256];
+	bool restart = false;
+	c = *w.conf;
+	return conf_apply(&c, (struct str){asked.text, a->bytes}, true, &restart, why, sizeof why) && !restart;
+}
+
 static bool ask_save(const struct msg_ask *a)
 {
 	char real[PATH_MAX], why[sizeof ((struct msg_tell *)0)->why] = "";
 
 	if (a->profile >= MSG_FILES)
 		return false;
+	if (a->profile == MSG_POLICY && !keeps_places(a)) {
+		tell_of(MSG_SAVED, a->id, a->profile, "a key in it needs a restart; save again after that", NULL, 0);
+		return true;
+	}
 	sys_make_folders(w.file[a->profile]);
-	if (!realpath(w.file[a->profile], real)) /* a link stays one, its target is replaced */
+	if (a->profile != MSG_POLICY || !realpath(w.file[MSG_POLICY], real)) /* of the policy a link stays one, its target is replaced */
 		(void)text_printf(real, sizeof real, "%s", w.file[a->profile]);
 	errno = 0;
 	if (real[0] != '/' || !save(real, asked.text, a->bytes, a->profile == MSG_POLICY || a->profile == MSG_PASSWORD))
@@ -199,14 +220,18 @@ static bool ask_save(const struct msg_ask *a)
 static void rotate(const char *path)
 {
 	char from[PATH_MAX], to[PATH_MAX];
+	uint64_t bytes = w.conf->audit_rotate_bytes;
 	struct stat st;
 
-	if (lstat(path, &st) < 0 || (uint64_t)st.st_size < w.conf->audit_rotate_bytes || w.conf->audit_rotate_bytes == 0)
+	if (lstat(path, &st) < 0 || (uint64_t)st.st_size < bytes || bytes == 0)
+		return;
+	/* nor faster than 64 MiB an hour: till then the log grows */
+	if (text_printf(to, sizeof to, "%s.1", path) && lstat(to, &st) == 0 && now_unix_ms() / 1000 < (uint64_t)st.st_ctime + bytes * 3600 / (64 << 20))
 		return;
 	for (uint64_t k = w.conf->audit_keep; k; k--) {
 		(void)text_printf(from, sizeof from, k > 1 ? "%s.%llu" : "%s", path, (unsigned long long)k - 1);
-		if (text_printf(to, sizeof to, "%s.%llu", path, (unsigned long long)k))
-			(void)rename(from, to); /* most are not there; if the log stays, it is opened again and grows */
+		if (!text_printf(to, sizeof to, "%s.%llu", path, (unsigned long long)k) || (rename(from, to) < 0 && errno != ENOENT))
+			return; /* no younger one may take the place of what stays; the log grows */
 	}
 }
 
@@ -222,7 +247,7 @@ static bool ask_fetch(const struct msg_ask *a)
 	if (a->profile == MSG_LOG_ROTATE)
 		rotate(log);
 	if (a->profile == MSG_FETCH_POLICY)
-		fd = open(w.file[MSG_POLICY], O_RDONLY | O_CLOEXEC);
+		fd = sys_open_file(w.file[MSG_POLICY]);
 	else if (a->profile == MSG_LOG_READ)
 		fd = open(log, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	else {
@@ -249,10 +274,18 @@ static const struct { uint32_t type; bool text; bool (*run)(const struct msg_ask
 
 /* In basic a command can kill its process 1, which has the same uid and no namespace between: what
  * it leaves comes to us, the next subreaper. */
-static void end_strays(void)
+static void end_strays(const struct jail_slot *s)
 {
-	pid_t pids[64];
-	for (bool found = true; found;) {
+	pid_t pids[MSG_CELLS_MAX + 64];
+	uid_t uid = jail_slot_uid(&w.jail, s);
+	bool found = true;
+	pid_t helper = uid == (uid_t)-1 ? -1 : sys_clone(0);
+
+	if (helper == 0) /* all of a uid at once, however fast they fork: kill(2) holds the list of processes meanwhile */
+		_exit(sys_become(uid) < 0 || kill(-1, SIGKILL) < 0);
+	if (helper > 0)
+		(void)waitpid(helper, NULL, 0);
+	for (int round = 0; found && round < 1000; round++) { /* bounded, so that others are served */
 		found = false;
 		for (size_t i = sys_children(pids, countof(pids)); i-- > 0;) {
 			uint32_t n = 0;
@@ -273,7 +306,7 @@ static void reap(bool wait_for_all)
 				continue;
 			w.cells[n].pid = 0;
 			if (w.jail.mode == JAIL_BASIC)
-				end_strays();
+				end_strays(&w.slots[n]);
 			jail_slot_spent(&w.jail, &w.slots[n]);
 			if (!wait_for_all)
 				tell(MSG_GONE, w.cells[n].id, "", NULL, 0);
@@ -360,24 +393,60 @@ static void confine(struct jail_error *e)
 	}
 }
 
-static void name_files(const struct conf *c)
+/* What a folder of ours may have in it. */
+static bool is_our_name(const char *name)
+{
+	static const char *const names[] = {"state", "state.new", "state.bad", "password", "password.new"};
+	const char *log = strrchr(w.conf->audit_log, '/') + 1;
+	bool ours = strncmp(name, log, strlen(log)) == 0;
+	for (size_t i = 0; i < countof(names); i++)
+		ours = ours || strcmp(name, names[i]) == 0;
+	return ours;
+}
+
+/* The folder above a file is made if it is missing. Root that can't keep its uid gives it to that one, uid, with what is
+ * in it, when that is ours alone. */
+static void make_place(const char *file, uid_t uid)
+{
+	char dir[PATH_MAX], entry[2 * PATH_MAX];
+	struct sys_dir d;
+	const char *name;
+	bool ours = uid != (uid_t)-1;
+
+	sys_make_folders(file);
+	(void)text_printf(dir, sizeof dir, "%.*s", (int)(strrchr(file, '/') - file), file); /* absolute, and fits */
+	for (int pass = 0; pass < 2 && ours; pass++) {
+		sys_dir_begin(&d, open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+		while ((name = sys_dir_next(&d)))
+			if (pass == 0)
+				ours = ours && is_our_name(name);
+			else if (text_printf(entry, sizeof entry, "%s/%s", dir, name))
+				(void)lchown(entry, uid, (gid_t)uid); /* if not, it can't be written, which is told */
+		sys_dir_end(&d);
+	}
+	if (ours)
+		(void)lchown(dir, uid, (gid_t)uid); /* as above */
+}
+
+static bool can_make_userns(void)
+{
+	int status;
+	pid_t pid = sys_clone(0);
+	if (pid == 0)
+		_exit(unshare(CLONE_NEWUSER) < 0);
+	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static void name_files(const struct conf *c, enum jail_mode mode, uint16_t port)
 {
 	static const char *const names[MSG_FILES] = {[MSG_STATE] = "state", [MSG_PASSWORD] = "password", [MSG_STATE_BAD] = "state.bad"};
+	uid_t uid = mode == JAIL_USER && jail_uid_base(port) != (uid_t)-1 && can_make_userns() ? jail_uid_base(port) + MSG_CELLS_MAX - 1 : (uid_t)-1;
+
 	w.conf = c;
 	for (size_t i = 0; i < MSG_FILES; i++)
 		(void)text_printf(w.file[i], sizeof w.file[i], names[i] ? "%s/%s" : "%s", names[i] ? c->state_dir : c->config, names[i]);
-	sys_make_folders(c->audit_log);
-	sys_make_folders(w.file[MSG_STATE]);
-}
-
-/* Root that can't keep its uid gives that one what it is going to write. */
-static void give_files(const struct conf *c, uid_t uid)
-{
-	char dir[PATH_MAX];
-	const char *paths[] = {dir, c->audit_log, c->state_dir, w.file[MSG_STATE], w.file[MSG_PASSWORD]};
-	(void)text_printf(dir, sizeof dir, "%.*s", (int)(strrchr(c->audit_log, '/') - c->audit_log), c->audit_log);
-	for (size_t i = 0; i < countof(paths); i++)
-		(void)lchown(paths[i], uid, (gid_t)uid); /* if not, the log can't be written, which is told */
+	make_place(c->audit_log, uid);
+	make_place(w.file[MSG_STATE], uid);
 }
 
 static _Noreturn void serve(enum jail_mode mode, uint16_t port, const struct conf *c)
@@ -395,9 +464,7 @@ static _Noreturn void serve(enum jail_mode mode, uint16_t port, const struct con
 		w.slots[n].n = n;
 	if (mode == JAIL_BASIC && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
 		die("warden: subreaper:");
-	name_files(c);
-	if (mode == JAIL_USER && jail_uid_base(port) != (uid_t)-1)
-		give_files(c, jail_uid_base(port) + MSG_CELLS_MAX - 1);
+	name_files(c, mode, port);
 	bool ok = jail_open(&w.jail, mode, port, &e);
 	/* a command of the same user must not find us in /proc */
 	ok = ok && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0;
@@ -412,6 +479,10 @@ static _Noreturn void serve(enum jail_mode mode, uint16_t port, const struct con
 	}
 	(void)sigemptyset(&all);
 	(void)sigaddset(&all, SIGCHLD);
+	/* arena's end closes the wall; were it taken over, it could have hidden one more fd of it in a cell's queue */
+	(void)sigaddset(&all, SIGUSR1);
+	if (prctl(PR_SET_PDEATHSIG, SIGUSR1, 0, 0, 0) < 0)
+		die("warden: parent death signal:");
 	int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
 		die("warden: signalfd:");
@@ -422,8 +493,10 @@ static _Noreturn void serve(enum jail_mode mode, uint16_t port, const struct con
 		if (poll(p, 2, -1) < 0)
 			end();
 		if (p[1].revents) {
-			(void)read(signals, &si, sizeof si); /* only wakes: signals merge, so ask waitpid */
-			reap(false);
+			while (read(signals, &si, sizeof si) == sizeof si)
+				if (si.ssi_signo == SIGUSR1)
+					end();
+			reap(false); /* signals merge, so ask waitpid */
 		}
 		if (p[0].revents)
 			one_request();
