@@ -661,3 +661,133 @@ def killed_at_random(host):
         if s:
             s.stop()
     print('      %d times killed, %d commands seen to run' % (rounds, len(ran)))
+
+
+# ---- found by attack ----
+
+@test
+def a_log_cut_between_two_runs(host):
+    with host.server() as s:
+        for i in range(4):
+            s.run('echo %d' % i)
+    whole = lines(s.audit_log)
+    with open(s.audit_log, 'wb') as f:
+        f.write(b''.join(x + b'\n' for x in whole[:-3]))
+    with again(s, host) as t:
+        check('lines are missing or changed' in t.log(), t.log())
+        t.run('echo on')
+        equal([e['result'] for e in events(s.audit_log, 'CONFIG')], ['BROKEN'])
+    status, text = verify(s)
+    check(status == 1 and 'line %d' % (len(whole) - 2) in text, status, text)
+    # all of it gone: the numbers go on, and verify says from where
+    with host.server() as s:
+        s.run('true')
+    os.unlink(s.audit_log)
+    with again(s, host) as t:
+        check('lines are missing or changed' in t.log(), t.log())
+        t.run('true')
+    status, text = verify(s)
+    check(status == 0 and 'numbers 5 to' in text, status, text)
+
+
+@test
+def a_shorter_copy_in_a_running_server(host):
+    with host.server() as s:
+        for i in range(5):
+            s.run('echo %d' % i)
+        copy = host.file(b''.join(x + b'\n' for x in lines(s.audit_log)[:-4]).decode())
+        os.rename(copy, s.audit_log)
+        until(lambda: s.request('POST', '/api/exec', '{"cmd":"echo on"}')[0] == 200 and 'lines are missing or changed' in s.log(), what='it is seen')
+    equal(verify(s)[0], 1)
+
+
+@test
+def the_log_comes_late(host):
+    """Nothing that happened before breaks the chain of what is there."""
+    with host.server() as s:
+        s.run('true')
+    os.rename(s.audit_log, s.audit_log + '.away')
+    os.symlink('/nonexistent/x', s.audit_log)
+    os.unlink(os.path.join(s.state_dir, 'state'))
+    with again(s, host) as t:
+        t.post({'cmd': 'true'}, status=503)
+        os.rename(s.audit_log + '.away', s.audit_log)
+        until(lambda: t.request('POST', '/api/exec', '{"cmd":"true"}')[0] == 200, what='the log is there')
+        equal(events(s.audit_log)[4]['event'], 'START')
+    equal(verify(s)[0], 0, verify(s))
+
+
+@test
+def files_that_never_end(host):
+    with host.server() as s:
+        s.run('true')
+    for name in ('state', 'password'):
+        path = os.path.join(s.state_dir, name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        os.mkfifo(path, 0o600)
+        os.chown(path, os.stat(s.audit_log).st_uid, -1)
+        with again(s, host, ready=False) as t:
+            until(lambda: t.log(), what='it says something')
+            check('/%s:' % name in t.log() or name in t.log(), t.log())
+        os.unlink(path)
+    fifo = os.path.join(host.folder(), 'p')
+    os.mkfifo(fifo)
+    with host.server('--config', fifo, ready=False) as t:
+        equal(t.wait(), 2, t.log())
+    os.rename(s.audit_log, s.audit_log + '.x')
+    os.mkfifo(s.audit_log)
+    equal(verify(s)[0], 2)
+
+
+@test
+def links_in_the_state_folder(host):
+    victim = host.file('precious')
+    with host.server() as s:
+        s.run('true')
+        until(lambda: os.path.exists(os.path.join(s.state_dir, 'state')), what='it is saved')
+        os.unlink(os.path.join(s.state_dir, 'state'))
+        os.symlink(victim, os.path.join(s.state_dir, 'state'))
+        s.run('true')
+        time.sleep(1.2)
+    equal(open(victim).read(), 'precious')
+
+
+@test
+def a_policy_can_not_move_files(host):
+    policy = host.file('[blacklist]\n[whitelist]\ntrue\n')
+    with host.server('--config', policy) as s:
+        with open(policy, 'a') as f:
+            f.write('[config]\naudit_keep=1\n')  # as good as another place: it decides what of the log stays
+        equal(s.json('POST', '/api/policy/reload')['restart_needed'], True)
+        r = s.json('POST', '/api/policy', json.dumps({'action': 'add', 'list': 'whitelist', 'pattern': 'echo'}))
+        equal(r['persisted'], False)
+        check('restart' in r['persisted_why'], r)
+    check('echo' not in open(policy).read(), 'it was saved all the same')
+
+
+@test
+def contents_are_not_reached_through_links(host):
+    with host.server('--profile', '1') as s:
+        r = s.run('ln -s /etc d; mkdir e; echo x > e/f', get_files=['d/passwd', 'e/f'])
+        equal((r['contents'], r['contents_absent']), ({'e/f': base64.b64encode(b'x\n').decode()}, ['d/passwd']))
+        s.post({'cmd': 'true', 'get_files': ['a', 'a']}, status=400)
+
+
+@test
+def a_log_that_may_not_grow(host):
+    if host.sanitized:
+        raise Skip('a build of its own')
+    with host.server(wrap=['prlimit', '--fsize=6000']) as s:
+        while s.request('POST', '/api/exec', '{"cmd":"true"}')[0] == 200:
+            pass
+        s.post({'cmd': 'true'}, status=503)
+        check(s.proc.poll() is None, 'it died of it')
+
+
+@test
+def streams_leave_places(host):
+    with host.server('--max-connections', '40') as s:
+        streams = [Stream(s, 'GET', '/api/events') for _ in range(14)]
+        equal([x.status for x in streams], [200] * 10 + [503] * 4)
+        check(s.health()['ok'])

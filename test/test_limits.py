@@ -1017,3 +1017,30 @@ def guesses_on_a_connection_that_was_let_in(host):
         ask = lambda auth: s.request('GET', '/api/health', headers={'Authorization': auth}, conn=conn)[0]
         equal(ask('Bearer ' + OPS), 200)
         equal([ask(WRONG) for _ in range(12)], [401] * 10 + [429] * 2, 'an agent could guess the owner\'s password')
+
+
+@test
+def the_published_password_is_none_of_ones_own(host):
+    with host.server() as s:
+        s.json('POST', '/api/auth/password', json.dumps({'current': 'omniarena', 'new': 'omniarena'}), status=400)
+        equal(s.health()['default_credentials'], True)
+
+
+@test
+def guesses_under_a_foreign_name(host):
+    """What the answer gives away is counted, and does not slow who is at home."""
+    policy = host.file('[blacklist]\n[whitelist]\ntrue\n[agent ops]\ntoken=%s\n' % OPS)
+    with host.server('--config', policy) as s:
+        ask = lambda auth: s.request('GET', '/api/health', headers={'Authorization': auth, 'Host': 'evil.example'})[0]
+        equal(ask('Bearer ' + OPS), 200)
+        equal([ask('Bearer ' + 'x' * 20) for _ in range(10)], [403] * 10)
+        equal(ask('Bearer ' + OPS), 403, 'right or wrong, for now')
+        check(s.health()['ok'])
+
+
+@test
+def places_for_agents_of_the_policy(host):
+    policy = host.file('[blacklist]\n[whitelist]\ntrue\n[agent ops]\ntoken=%s\n' % OPS)
+    with host.server('--config', policy, '--max-agents', '2') as s:
+        equal([s.request('GET', '/api/health', headers={'X-Agent': n})[0] for n in ('a', 'b')], [200, 429])
+        equal(s.request('GET', '/api/health', headers={'Authorization': 'Bearer ' + OPS})[0], 200)
