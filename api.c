@@ -1629,7 +1629,7 @@ void api_save(struct api *a)
 	static char text[MSG_ASK_MAX];
 	struct buf b = {text, 0, sizeof text, false};
 
-	agent_save(a->agents, &a->audit->last, &b);
+	agent_save(a->agents, &a->audit->written, &b);
 	if (b.full || !job_ask(a->jobs, MSG_SAVE, MSG_STATE, NOBODY_WAITS, (struct str){b.p, b.n}))
 		return; /* the next second asks again */
 	a->agents->changed = false;

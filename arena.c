@@ -235,7 +235,7 @@ static void take_state(struct str text)
 	struct chain head = {.seq = 0};
 	if (agent_load(&a.agents, &head, text)) {
 		if (head.seq)
-			a.audit.last = head;
+			a.audit.last = a.audit.written = head;
 		return;
 	}
 	warn("%s/state is torn or not ours: it is set aside as state.bad, and the counters start at 0", a.conf.state_dir);

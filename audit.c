@@ -88,7 +88,7 @@ void audit_take(struct audit *a, int fd, const char *why)
 	bool fits = tail.seq == a->last.seq ? !tail.seq || memcmp(tail.hash, a->last.hash, HASH_HEX) == 0 :
 	            a->opened ? tail.seq == 0 : tail.seq > a->last.seq;
 	if (fits && tail.seq)
-		a->last = tail; /* else the lines go on from where we were, so that verify shows what is missing */
+		a->last = a->written = tail; /* else the lines go on from where we were, so that verify shows what is missing */
 	a->opened = true;
 	works(a);
 	if (!fits) {
@@ -128,6 +128,7 @@ static void flush(struct audit *a)
 	if (a->pending.n) {
 		set_why(a, n < 0 ? strerror(errno) : strerror(ENOSPC));
 	} else {
+		a->written = a->last;
 		works(a);
 	}
 	a->used = true;

@@ -46,7 +46,7 @@ struct audit {
 	struct audit_row *ring;    /* seq is the place, taken modulo slots */
 	uint64_t slots, rows, started_ms; /* rows: how many there ever were */
 	int fd;                    /* of the log; -1: not open */
-	struct chain last;
+	struct chain last, written; /* the newest line; the newest that is whole in the file: the head to keep apart */
 	uint64_t size, max_bytes, lost, dev, ino; /* lost: events that found no room while the log could not be written */
 	struct buf pending;        /* whole lines; of the first one sent bytes are written already */
 	size_t sent;

@@ -279,6 +279,29 @@ def full_disk(host):
 
 
 @test
+def lines_that_were_never_written(host):
+    """What waited when the server ended on a full disk is lost, and is no line that somebody took away."""
+    with small_disk(host) as path:
+        with host.server('--audit-log', path + '/audit.log') as s:
+            s.run('true')
+            fd = os.open(path + '/fill', os.O_WRONLY | os.O_CREAT)
+            with contextlib.suppress(OSError):
+                while True:
+                    os.write(fd, b'x' * 4096)
+            os.close(fd)
+            while s.request('POST', '/api/exec', json.dumps({'cmd': ': ' + 'y' * 200}))[0] == 200:
+                pass
+            for _ in range(5):
+                s.request('GET', '/api/health', headers={'Authorization': 'Bearer wrong'})
+            time.sleep(1.2)  # the counters are saved meanwhile
+        os.unlink(path + '/fill')
+        with host.server('--audit-log', path + '/audit.log', env={'OMNIARENA_STATE_DIR': s.state_dir}) as t:
+            check('missing or changed' not in t.log(), t.log())
+            t.run('true')
+        equal(verify(s, log=path + '/audit.log')[0], 0, verify(s, log=path + '/audit.log'))
+
+
+@test
 def read_only_mount(host):
     with small_disk(host, 'ro') as path, host.server('--audit-log', path + '/audit.log') as s:
         r = s.post({'cmd': 'ls'}, status=503)
