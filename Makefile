@@ -8,7 +8,7 @@
 # CPPFLAGS='-DPORT=8080 -DAUTH_PASS="\"...\""' sets the compile-time names of conf.h.
 .SUFFIXES:
 
-SRC := util.c sys.c hash.c json.c http.c shell.c bpf.c msg.c loop.c chain.c conf.c policy.c agent.c audit.c denied.c view.c jail.c cell.c warden.c \
+SRC := util.c sys.c hash.c json.c http.c shell.c bpf.c page.c msg.c loop.c chain.c conf.c policy.c agent.c audit.c denied.c view.c jail.c cell.c warden.c \
        job.c conn.c exec.c api.c cli.c arena.c
 
 # A musl compiler where there is one: musl-gcc, or a cc that is musl's own (Alpine).
@@ -40,6 +40,20 @@ omniarena: $(SRC:%.c=build/%.o)
 build/%.o: %.c build/flags
 	$(CC) $(ALL) -MMD -MP -c -o $@ $<
 
+# The page as bytes, and the hashes of its script and style, in base64, for its Content-Security-Policy: three
+# hexadecimal digits are two letters of base64.
+HASH = { echo; sed -n '1,/^<$(1)>$$/d; /^<\/$(1)>$$/q; p' dash.html; } | sha256sum | awk '{ \
+	h = $$1 "00"; letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"; \
+	for (i = 1; i < 66; i += 3) { \
+		for (n = k = 0; k < 3; k++) n = n * 16 + index("0123456789abcdef", substr(h, i + k, 1)) - 1; \
+		out = out substr(letters, int(n / 64) + 1, 1) substr(letters, n % 64 + 1, 1) } \
+	print substr(out, 1, 43) "=" }'
+build/page.inc: dash.html Makefile | build/test
+	cat dash.html | gzip -9 | od -An -v -tu1 | sed 's/[0-9][0-9]*/&,/g' >$@.new
+	printf '#define PAGE_SCRIPT "%s"\n#define PAGE_STYLE "%s"\n' "$$($(call HASH,script))" "$$($(call HASH,style))" >>$@.new
+	mv $@.new $@
+build/page.o: build/page.inc
+
 # rebuilt when the compiler or a flag changes
 build/flags: FORCE | build/test
 	$(file >build/flags.new,$(CC) $(ALL) $(LINK))
@@ -53,7 +67,7 @@ FORCE:
 # the sanitizers need a libc of their own kind: the system's, dynamic
 DEBUG_CC := cc
 debug: omniarena-sanitized
-omniarena-sanitized: $(SRC) $(wildcard *.h) build/flags
+omniarena-sanitized: $(SRC) $(wildcard *.h) build/page.inc build/flags
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CPPFLAGS) $(SANITIZE) -o $@ $(SRC)
 
 # ---- tests ----

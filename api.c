@@ -11,6 +11,7 @@
 
 #include "exec.h"
 #include "json.h"
+#include "page.h"
 #include "sys.h"
 #include "util.h"
 
@@ -25,7 +26,7 @@ enum {
 typedef void handler(struct api *a, struct conn *c);
 /* What a request that changed a file says when the warden has answered: "" is saved, else why not. */
 typedef void saved_handler(struct api *a, struct conn *c, const char *unsaved);
-static handler get_healthz, get_health, post_exec, any_policy, post_test, post_reload, post_profile, get_agents, get_audit, get_export,
+static handler get_page, get_icon, get_healthz, get_health, post_exec, any_policy, post_test, post_reload, post_profile, get_agents, get_audit, get_export,
                get_events, any_settings, post_budget, post_password, delete_sandbox, get_metrics;
 static saved_handler reply_policy, reply_settings, reply_default_budget, reply_password;
 
@@ -34,6 +35,8 @@ static saved_handler reply_policy, reply_settings, reply_default_budget, reply_p
 enum { PUBLIC = 1, ADMIN = 2, OWNER = 4 };
 struct route { const char *path; unsigned methods, flags; handler *run; saved_handler *saved; };
 static const struct route routes[] = {
+	{"/", HTTP_GET, PUBLIC, get_page, NULL},
+	{"/favicon.ico", HTTP_GET, PUBLIC, get_icon, NULL},
 	{"/healthz", HTTP_GET, PUBLIC, get_healthz, NULL},
 	{"/api/health", HTTP_GET, 0, get_health, NULL},
 	{"/api/exec", HTTP_POST, 0, post_exec, NULL},
@@ -608,10 +611,40 @@ void api_drain(struct api *a)
 
 /* ---- handlers ---- */
 
+/* Whether a list as Accept and Accept-Encoding have it names this (RFC 9110 section 12.5); weights are not looked at. */
+static bool names(struct str list, const char *what)
+{
+	for (struct str item, name; str_next(&list, &item);)
+		if (str_cut(&item, ';', &name) && str_ieq(name, what))
+			return true;
+	return false;
+}
+
+/* It is kept compressed; who says nothing takes it so (RFC 9110 section 12.5.3). */
+static void get_page(struct api *a, struct conn *c)
+{
+	struct str accepted = c->req.header[HTTP_ACCEPT_ENCODING];
+
+	if (accepted.p && !names(accepted, "gzip") && !names(accepted, "*")) {
+		conn_refuse_as(&a->conns, c, 406, "encoding", NULL, "the dashboard is sent compressed: ask with Accept-Encoding: gzip");
+		return;
+	}
+	conn_piece(c, PIECE_PLAIN, page_html());
+	conn_reply(&a->conns, c, 200, "text/html; charset=utf-8", page_headers());
+}
+
+static void get_icon(struct api *a, struct conn *c)
+{
+	conn_piece(c, PIECE_PLAIN, page_icon());
+	conn_reply(&a->conns, c, 200, "image/svg+xml", NULL);
+}
+
+/* The dashboard learns here, without a guess that would count as a wrong log-in, that the published password holds. */
 static void get_healthz(struct api *a, struct conn *c)
 {
+	bool published = a->conf->accept_pass && !a->conf->own_pass && is_local(c);
 	buf_str(&c->text, "ok\n");
-	conn_reply_text(&a->conns, c, 200, "text/plain", NULL);
+	conn_reply_text(&a->conns, c, 200, "text/plain", published ? "OmniArena-Credentials: default\r\n" : NULL);
 }
 
 static const char *isolation(const struct api *a)
@@ -667,42 +700,47 @@ static void put_limits(struct json_writer *w, const struct api *a, const struct 
 	json_close(w);
 }
 
-static void get_health(struct api *a, struct conn *c)
+static void put_health(struct json_writer *w, const struct api *a)
 {
 	const struct conf_profile *p = conf_profile(a->jobs->profile);
-	struct json_writer w = {.b = &c->text};
 
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	json_put_string(&w, "version", str_of(CONF_VERSION));
-	json_put_number(&w, "uptime_sec", (int64_t)(a->loop->now - a->started_ms) / 1000);
-	json_put_number(&w, "total_execs", (int64_t)a->agents->total.execs);
-	json_put_number(&w, "blocked_cmds", (int64_t)a->agents->total.blocked);
-	json_put_string(&w, "profile", str_of(p->name));
-	json_put_number(&w, "profile_id", a->jobs->profile);
-	json_put_string(&w, "isolation", str_of(isolation(a)));
-	put_layers(&w, a);
-	put_enforcement(&w, a);
-	json_put_number(&w, "agents_count", (int64_t)a->agents->n);
-	json_put_number(&w, "max_rate_per_agent", (int64_t)a->conf->max_rate_per_agent);
-	json_put_number(&w, "max_rps", (int64_t)a->conf->max_rps);
-	json_put_number(&w, "default_token_budget", (int64_t)a->conf->default_token_budget);
-	json_put_truth(&w, "default_credentials", conf_default_credentials(a->conf));
-	put_limits(&w, a, p);
-	json_put_truth(&w, "audit_writable", !a->audit->why[0]);
-	json_put_string(&w, "audit_why", a->audit->why[0] ? str_of(a->audit->why) : (struct str){NULL, 0});
-	json_put_number(&w, "running", (int64_t)a->jobs->running);
-	json_put_number(&w, "warm_cells", (int64_t)job_ready_cells(a->jobs));
-	json_put_number(&w, "bytes_captured", (int64_t)a->agents->total.captured_bytes);
-	json_key(&w, "binary_size");
+	json_open(w, true);
+	json_put_truth(w, "ok", true);
+	json_put_string(w, "version", str_of(CONF_VERSION));
+	json_put_number(w, "uptime_sec", (int64_t)(a->loop->now - a->started_ms) / 1000);
+	json_put_number(w, "total_execs", (int64_t)a->agents->total.execs);
+	json_put_number(w, "blocked_cmds", (int64_t)a->agents->total.blocked);
+	json_put_string(w, "profile", str_of(p->name));
+	json_put_number(w, "profile_id", a->jobs->profile);
+	json_put_string(w, "isolation", str_of(isolation(a)));
+	put_layers(w, a);
+	put_enforcement(w, a);
+	json_put_number(w, "agents_count", (int64_t)a->agents->n);
+	json_put_number(w, "max_rate_per_agent", (int64_t)a->conf->max_rate_per_agent);
+	json_put_number(w, "max_rps", (int64_t)a->conf->max_rps);
+	json_put_number(w, "default_token_budget", (int64_t)a->conf->default_token_budget);
+	json_put_truth(w, "default_credentials", conf_default_credentials(a->conf));
+	put_limits(w, a, p);
+	json_put_truth(w, "audit_writable", !a->audit->why[0]);
+	json_put_string(w, "audit_why", a->audit->why[0] ? str_of(a->audit->why) : (struct str){NULL, 0});
+	json_put_number(w, "running", (int64_t)a->jobs->running);
+	json_put_number(w, "warm_cells", (int64_t)job_ready_cells(a->jobs));
+	json_put_number(w, "bytes_captured", (int64_t)a->agents->total.captured_bytes);
+	json_key(w, "binary_size");
 	char size[24];
 	struct buf b = {size, 0, sizeof size, false};
 	buf_str(&b, "~");
 	buf_uint(&b, (a->binary_bytes + 512) / 1024);
 	buf_str(&b, "KB");
-	(void)json_string(&w, (struct str){b.p, b.n}); /* ASCII */
-	json_put_number(&w, "binary_bytes", (int64_t)a->binary_bytes);
-	json_put_number(&w, "dependencies", 0);
+	(void)json_string(w, (struct str){b.p, b.n}); /* ASCII */
+	json_put_number(w, "binary_bytes", (int64_t)a->binary_bytes);
+	json_put_number(w, "dependencies", 0);
+}
+
+static void get_health(struct api *a, struct conn *c)
+{
+	struct json_writer w = {.b = &c->text};
+	put_health(&w, a);
 	conn_reply_json(&a->conns, c, &w, 200, NULL);
 }
 
@@ -1406,6 +1444,7 @@ static void get_events(struct api *a, struct conn *c)
 		return;
 	}
 	c->next = a->audit->rows;
+	c->figures = a->figures - 1;
 	if (after != UINT64_MAX) { /* where it stopped, as far as the ring goes back */
 		const struct audit_row *r;
 		while (c->next > oldest_row(a->audit) && (!(r = audit_row(a->audit, c->next - 1)) || r->seq > after))
@@ -1417,13 +1456,19 @@ static void get_events(struct api *a, struct conn *c)
 	(void)conn_push(&a->conns, c);
 }
 
-/* One row. False: there is no room for it now. */
-static bool put_event(struct buf *out, const struct audit_row *r)
+/* One row, or with r NULL what health says. False: there is no room for it now. */
+static bool put_event(const struct api *a, struct buf *out, const struct audit_row *r)
 {
 	size_t was = out->n;
 	struct json_writer w = {.b = out};
-	buf_printf(out, "id: %llu\nevent: audit\ndata: ", (unsigned long long)r->seq);
-	audit_json(r, &w);
+	if (r) {
+		buf_printf(out, "id: %llu\nevent: audit\ndata: ", (unsigned long long)r->seq);
+		audit_json(r, &w);
+	} else {
+		buf_str(out, "event: metrics\ndata: ");
+		put_health(&w, a);
+		json_close(&w);
+	}
 	buf_str(out, "\n\n");
 	bool fits = !out->full;
 	if (!fits)
@@ -1445,9 +1490,11 @@ static void pump_events(struct api *a, struct conn *c)
 	do {
 		for (; c->next < a->audit->rows; c->next++) {
 			const struct audit_row *r = audit_row(a->audit, c->next);
-			if (is_shown(c, r, (struct str){NULL, 0}, 0) && !put_event(&c->out, r))
+			if (is_shown(c, r, (struct str){NULL, 0}, 0) && !put_event(a, &c->out, r))
 				break;
 		}
+		if (c->figures != a->figures && put_event(a, &c->out, NULL))
+			c->figures = a->figures;
 	} while (c->out.n && conn_push(&a->conns, c) && c->out.n == 0);
 }
 
@@ -1639,6 +1686,8 @@ static void tick(struct api *a)
 {
 	a->ticked_ms = a->loop->now;
 	audit_tick(a->audit);
+	a->figures += a->counted != a->audit->rows;
+	a->counted = a->audit->rows;
 	if (a->agents->changed)
 		api_save(a);
 }
@@ -1761,15 +1810,6 @@ static void refuse_unlogged(struct api *a, struct conn *c)
 	conn_refuse(&a->conns, c, E_AUDIT, why);
 }
 
-/* Whether a list of media types has the one for event streams (RFC 9110 section 12.5.1). */
-static bool accepts_stream(struct str accept)
-{
-	for (struct str item, type; str_next(&accept, &item);)
-		if (str_cut(&item, ';', &type) && str_ieq(type, "text/event-stream"))
-			return true;
-	return false;
-}
-
 static void post_exec(struct api *a, struct conn *c)
 {
 	static struct verdict v;
@@ -1819,7 +1859,7 @@ static void post_exec(struct api *a, struct conn *c)
 	}
 	c->job = j->id;
 	c->has_job = true;
-	c->streaming = accepts_stream(c->req.header[HTTP_ACCEPT]);
+	c->streaming = names(c->req.header[HTTP_ACCEPT], "text/event-stream");
 	a->conns.streams += c->streaming;
 	conn_wait(&a->conns, c);
 	job_start(a->jobs, j);

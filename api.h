@@ -31,7 +31,8 @@ struct api {
 	uint64_t started_ms, started_s, binary_bytes;
 	const struct msg_hello *hello;
 	struct timer tick;         /* once a second while there is something to save or to look after */
-	uint64_t ticked_ms;
+	uint64_t ticked_ms, counted; /* the last tick; the newest row of the ring then */
+	uint32_t figures;          /* changes when event streams are to tell the counters anew: once a second at most */
 	uint32_t edits, edits_asked; /* of the policy in memory; when its file was asked for */
 	bool state_told;           /* that the state can't be saved was said */
 	/* one password at a time is compared with the stored one; who is right is known by a quick digest from then on */

@@ -56,6 +56,7 @@ struct conn {
 	bool has_job, close, wrong_password;
 	int file;             /* what PIECE_FILE reads, or -1 */
 	uint64_t next;        /* stream: the next row of the ring */
+	uint32_t figures;     /* stream: which figures were told */
 	size_t out_at, err_at;/* stream: how much of the job's output was written */
 	bool lossy[2];        /* stream: what was no UTF-8 was replaced in stdout, stderr */
 	bool streaming, stalled; /* the reply is to be events; nothing of them was taken since the last beat */

@@ -18,6 +18,7 @@ static const struct { char name[20]; bool list; } headers[HTTP_HEADER_COUNT] = {
 	[HTTP_X_TOKENS_IN] = {"x-tokens-in", false},
 	[HTTP_X_TOKENS_OUT] = {"x-tokens-out", false},
 	[HTTP_ACCEPT] = {"accept", true},
+	[HTTP_ACCEPT_ENCODING] = {"accept-encoding", true},
 	[HTTP_LAST_EVENT_ID] = {"last-event-id", false},
 };
 
@@ -28,7 +29,7 @@ static const struct { char name[8]; enum http_method method; } methods[] = {
 
 static const struct { int status; const char *reason; } reasons[] = {
 	{200, "OK"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"},
-	{404, "Not Found"}, {405, "Method Not Allowed"}, {408, "Request Timeout"}, {413, "Content Too Large"},
+	{404, "Not Found"}, {405, "Method Not Allowed"}, {406, "Not Acceptable"}, {408, "Request Timeout"}, {413, "Content Too Large"},
 	{414, "URI Too Long"}, {417, "Expectation Failed"}, {429, "Too Many Requests"},
 	{431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
 	{503, "Service Unavailable"}, {505, "HTTP Version Not Supported"},
