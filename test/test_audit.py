@@ -532,10 +532,41 @@ def a_slow_reader_is_bounded(host):
         until(dropped, 60, 'the reader who reads nothing is dropped')
 
 
+def rows_of(stream):
+    return (e for e in stream if e['event'] != 'metrics')
+
+
+@test
+def live_figures(host):
+    '''An event stream tells what health says: at once, and again when something has happened, but not once a row.'''
+    with host.server() as s:
+        told = (json.loads(e['data']) for e in Stream(s, 'GET', '/api/events') if e['event'] == 'metrics')
+        first, h = next(told), s.health()
+        equal({k: v for k, v in first.items() if k not in ('uptime_sec', 'warm_cells')}, {k: v for k, v in h.items() if k not in ('uptime_sec', 'warm_cells')})
+        for i in range(100):
+            s.post({'cmd': 'wget %d' % i if i % 2 else 'true'}, status=403 if i % 2 else 200)
+        seen = [next(told)]
+        while seen[-1]['total_execs'] + seen[-1]['blocked_cmds'] < 100:
+            seen.append(next(told))
+        equal((seen[-1]['total_execs'], seen[-1]['blocked_cmds']), (50, 50))
+        check(len(seen) < 50, 'once a second at most, not once a row', len(seen))
+
+
+@test
+def the_published_password_is_told_on_loopback(host):
+    '''What the dashboard goes by; nobody else learns it.'''
+    with host.server() as s:
+        def told(server, **headers):
+            return server.request('GET', '/healthz', auth=False, headers=headers)[1]['OmniArena-Credentials']
+        equal((told(s), told(s, Host='evil.example'), told(s, Origin='http://evil.example')), ('default', None, None))
+        s.json('POST', '/api/auth/password', json.dumps({'current': 'omniarena', 'new': 'correct horse'}))
+        equal(told(s), None, 'a password of its own')
+
+
 @test
 def live_events(host):
     with host.server() as s:
-        live = iter(Stream(s, 'GET', '/api/events'))
+        live = rows_of(Stream(s, 'GET', '/api/events'))
         s.run('echo live')
         e = next(live)
         row = json.loads(e['data'])
@@ -543,7 +574,7 @@ def live_events(host):
         for i in range(5):
             s.run('echo %d' % i)
         equal([json.loads(next(live)['data'])['cmd'] for _ in range(5)], ['echo %d' % i for i in range(5)])
-        late = iter(Stream(s, 'GET', '/api/events', **{'Last-Event-ID': e['id']}))
+        late = rows_of(Stream(s, 'GET', '/api/events', **{'Last-Event-ID': e['id']}))
         equal([json.loads(next(late)['data'])['cmd'] for _ in range(5)], ['echo %d' % i for i in range(5)], 'what it missed')
         s.run('echo both')
         equal([json.loads(next(x)['data'])['cmd'] for x in (live, late)], ['echo both'] * 2)
