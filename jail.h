@@ -23,19 +23,18 @@ struct jail {
 	enum jail_mode mode;
 	uid_t uid_base; /* slot n runs as uid_base + n where uids can be had, else -1 */
 	int template_fd, quiet_fd, home_net_fd, tmp_lock_fd;
-	struct view_lists lists;
-	struct { int fd; bool fresh; struct view v; } view[CONF_PROFILES]; /* fd -1: the template is as good */
-	char quiet_why[112];
-	char tmp[32]; /* basic: our folder in the host's /tmp, locked as long as we live */
 	int landlock_abi;
 	bool userns, cgroup;
 	bool notify; /* refused calls are told to process 1, which says so in its result */
 	bool in_userns; /* the warden lives in a user namespace: ours, or the container's */
 	bool shared_count; /* RLIMIT_NPROC counts processes that are not the cell's */
 	unsigned masks; /* bit i: this host has file i of the list that is masked in /proc */
-	struct jail_cgroup { char dir[224]; bool v2; int lock_fd; } cgroups[JAIL_CONTROLLERS];
+	char tmp[32]; /* basic: our folder in the host's /tmp, locked as long as we live */
 	uint64_t home_ns[4]; /* inode numbers of the warden's own namespaces */
-	char why[LAYERS][112];
+	struct jail_cgroup { char dir[224]; bool v2; int lock_fd; } cgroups[JAIL_CONTROLLERS];
+	char why[LAYERS][112], quiet_why[112];
+	struct { int fd; bool fresh; struct view v; } view[CONF_PROFILES]; /* fd -1: the template is as good */
+	struct view_lists lists;
 };
 
 /* What one cell at a time uses and the next one uses again. An empty network namespace can't be

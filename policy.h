@@ -20,10 +20,9 @@ struct policy_rule {
 };
 
 struct policy {
+	size_t file_n, rules, count[POLICY_LISTS];
 	char file[CONF_FILE_MAX]; /* the policy file as it should be; rules point into it */
-	size_t file_n;
 	struct policy_rule rule[POLICY_RULES];
-	size_t rules, count[POLICY_LISTS];
 	uint16_t hash[POLICY_HASH];
 	uint8_t harmless_at[POLICY_HASH], starter_at[POLICY_HASH]; /* one more than the index of what has this hash */
 };
@@ -46,9 +45,9 @@ struct verdict {
 	const char *why;          /* a sentence, or NULL */
 	bool undecided;           /* it starts something whose name is not known yet */
 	bool plain;               /* one program with constant words */
-	struct str name[POLICY_NAMES]; /* every program it would start, each once */
-	size_t names;
 	bool more_names;
+	size_t names;
+	struct str name[POLICY_NAMES]; /* every program it would start, each once */
 };
 
 /* Takes the two lists of a policy file's text, or the defaults for a list that it does not have, and

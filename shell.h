@@ -34,27 +34,28 @@ enum {
 };
 struct shell_cmd { uint32_t word, words; uint16_t flags, depth; };
 
+/* The small fields stand first: near the struct's beginning, code that uses them is half as long. */
 struct shell {
 	/* the result; text is what words point into */
 	enum shell_error error;
+	bool complex; /* anything but words was met: an operator, a redirection, a keyword, an expansion */
 	const char *why; /* of error: a few words */
 	size_t cmds, words;
-	struct shell_cmd cmd[SHELL_CMDS];
-	struct shell_word word[SHELL_WORDS]; /* from the end downwards: words of commands that are being read */
-	char text[SHELL_TEXT];
-	bool complex; /* anything but words was met: an operator, a redirection, a keyword, an expansion */
 
 	/* while reading */
 	const char *in;
+	size_t top; /* words that are being read, a stack of scratch and bare */
 	size_t in_n, at, text_n, open_words, budget, brace_budget;
 	unsigned depth, lists;
 	bool stopped;
 	int64_t defined; /* the function that the command just read defines, or -1 */
-	struct shell_heredoc { struct str end; bool strip, quoted; } heredoc[SHELL_HEREDOCS];
 	size_t heredocs, heredocs_outside; /* whose bodies are still to come */
-	size_t top; /* words that are being read, a stack: their characters, and which of them stood unquoted */
-	char scratch[SHELL_TEXT];
-	bool bare[SHELL_TEXT];
+	struct shell_heredoc { struct str end; bool strip, quoted; } heredoc[SHELL_HEREDOCS];
+
+	struct shell_cmd cmd[SHELL_CMDS];
+	struct shell_word word[SHELL_WORDS]; /* from the end downwards: words of commands that are being read */
+	char text[SHELL_TEXT], scratch[SHELL_TEXT];
+	bool bare[SHELL_TEXT]; /* which of scratch's characters stood unquoted */
 };
 
 /* Forgets what was read. */

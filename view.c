@@ -34,7 +34,7 @@ static const char *const loaders[] = {
 static const char *const multi_call[] = {"busybox", "toybox", "coreutils"};
 
 /* The folders of programs as they are, without links: /bin may be /usr/bin. */
-struct folders { char path[countof(program_folders)][PATH_MAX]; size_t n; };
+struct folders { size_t n; char path[countof(program_folders)][PATH_MAX]; };
 
 /* The first thing that is not enforced is the one that is told. */
 static void say(struct view *v, const char *what, const char *why)
@@ -126,7 +126,7 @@ static const char *const data_folders[] = {"/usr/share", "/usr/include", "/usr/s
 /* Endings of files that are no programs and so many that asking for each one's mode takes its time. */
 static const char *const data_files[] = {".py", ".pyc", ".h", ".hpp", ".js", ".html", ".json", ".txt", ".pm", ".ko", ".mo", ".a"};
 
-struct scan { struct buf paths; size_t count; char path[PATH_MAX]; const struct folders *folders; bool deep; };
+struct scan { struct buf paths; size_t count; const struct folders *folders; bool deep; char path[PATH_MAX]; };
 enum { PROGRAMS = 1, LIBRARIES = 2 };
 
 static bool is_elf(int dir, const char *name)

@@ -11,11 +11,11 @@
 enum { VIEW_FORBIDDEN, VIEW_ALLOWED, VIEW_LISTS };
 
 /* The names as they came over the wall: forbidden ones, then allowed ones, each NUL-terminated. */
-struct view_lists { char text[MSG_ASK_MAX]; size_t n; uint32_t count[VIEW_LISTS]; };
+struct view_lists { size_t n; uint32_t count[VIEW_LISTS]; char text[MSG_ASK_MAX]; };
 
 /* What came of them. why: what is not enforced, and the reason, or "". exec: paths beside the folders of
  * programs that may be executed, each NUL-terminated. */
-struct view { char why[112]; uint32_t exec_n; char exec[4096]; };
+struct view { uint32_t exec_n; char why[112], exec[4096]; };
 
 /* Takes names from arena. False when one of them is none: it could be a path. */
 bool view_set_lists(struct view_lists *l, const char *text, size_t n, const uint32_t count[VIEW_LISTS]);
