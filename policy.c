@@ -11,12 +11,9 @@ static const char *const defaults[POLICY_LISTS] = {
 };
 
 /* Of a POSIX shell and bash: what starts nothing and loads nothing. */
-static const char harmless[][10] = {
-	":", "[", "[[", "bg", "break", "cd", "continue", "declare", "dirs", "disown", "echo", "exit", "export", "false", "fg",
-	"getopts", "hash", "jobs", "kill", "let", "local", "logout", "popd", "printf", "pushd", "pwd", "read", "readonly",
-	"return", "set", "shift", "shopt", "suspend", "test", "times", "true", "type", "typeset", "ulimit", "umask", "unalias",
-	"unset", "wait",
-};
+static const char harmless[] =
+	"echo cd : [ [[ bg break continue declare dirs disown exit export false fg getopts hash jobs kill let local logout popd "
+	"printf pushd pwd read readonly return set shift shopt suspend test times true type typeset ulimit umask unalias unset wait";
 /* Of these the words name variables that are set; bash evaluates subscripts in them, and in the others', too. */
 static const char sets_variables[] = "declare export getopts local read readonly typeset";
 static const char evaluates[] = "[ [[ let test unset";
@@ -25,9 +22,7 @@ static const struct { char name[8], letter; } renaming[] = {{"hash", 'p'}, {"job
 /* A shell runs text that it finds in these: PS4 as a trace's prompt, the others as files. */
 static const char run_by_shells[] = "PS4 ENV BASH_ENV PROMPT_COMMAND PS1 PS2 SHELLOPTS BASHOPTS";
 
-static const char program_folders[][18] = {
-	"/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/", "/usr/games/", "/usr/local/games/",
-};
+static const char program_folders[] = "/bin/ /sbin/ /usr/bin/ /usr/sbin/ /usr/local/bin/ /usr/local/sbin/ /usr/games/ /usr/local/games/";
 
 /* Programs and builtins that start what their words say. */
 enum starts {
@@ -100,6 +95,20 @@ static bool same(struct str a, struct str b)
 	return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
 }
 
+/* The first of some words with blanks between that begins with this text, which is not empty, or NULL. */
+static const char *find_word(const char *list, struct str begin, bool whole)
+{
+	for (struct str rest = str_of(list), word; str_word(&rest, &word);)
+		if (word.n >= begin.n && (!whole || word.n == begin.n) && memcmp(word.p, begin.p, begin.n) == 0)
+			return word.p;
+	return NULL;
+}
+
+static bool in_words(struct str name, const char *list)
+{
+	return name.n && find_word(list, name, true);
+}
+
 static struct str base_name(struct str s)
 {
 	const char *slash = s.n ? memrchr(s.p, '/', s.n) : NULL;
@@ -158,14 +167,8 @@ static int list_of(struct str section)
 	return -1;
 }
 
-/* Finds a name of the tables above by its hash; two of one hash are looked for one by one. */
-enum { COLLISION = 255 };
-
-static void mark_known(uint8_t *at, const char *name, size_t i)
-{
-	uint8_t *place = &at[hash_of(str_of(name))];
-	*place = *place && *place != i + 1 ? COLLISION : (uint8_t)(i + 1);
-}
+/* Which of the tables above has a name of this hash: most names are in none. */
+enum { HARMLESS = 1, STARTER = 2 };
 
 static void build(struct policy *p)
 {
@@ -176,10 +179,10 @@ static void build(struct policy *p)
 	p->rules = 0;
 	memset(p->count, 0, sizeof p->count);
 	memset(p->hash, 0, sizeof p->hash);
-	for (size_t i = 0; i < countof(harmless); i++)
-		mark_known(p->harmless_at, harmless[i], i);
+	for (struct str rest = str_of(harmless), name; str_word(&rest, &name);)
+		p->known[hash_of(name)] |= HARMLESS;
 	for (size_t i = 0; i < countof(starters); i++)
-		mark_known(p->starter_at, starters[i].name, i);
+		p->known[hash_of(str_of(starters[i].name))] |= STARTER;
 	while (conf_next(&r, &entry)) {
 		int l = list_of(r.section);
 		if (l >= 0 && !r.header)
@@ -336,17 +339,14 @@ static bool operand_matches(struct str rule, struct str word, bool sure)
 /* The letters of a flag word, as bits: -rf, and --force or any beginning of it (getopt_long(3)). */
 static void add_flags(struct str word, uint64_t flags[2])
 {
-	static const struct { const char *name; char letter; } known[] = {
-		{"recursive", 'r'}, {"force", 'f'}, {"verbose", 'v'}, {"interactive", 'i'}, {"dir", 'd'},
-	};
+	struct str letters = {word.p + 1, word.n - 1};
+
 	if (word.n > 2 && word.p[1] == '-') {
-		for (size_t i = 0; i < countof(known); i++)
-			if (strncmp(known[i].name, word.p + 2, word.n - 2) == 0)
-				flags[known[i].letter >> 6] |= 1ull << (known[i].letter & 63);
-		return;
+		const char *known = find_word("recursive force verbose interactive dir", (struct str){word.p + 2, word.n - 2}, false);
+		letters = (struct str){known, known != NULL}; /* the first one of each is its short form */
 	}
-	for (size_t i = 1; i < word.n; i++) {
-		unsigned char c = (unsigned char)word.p[i];
+	for (size_t i = 0; i < letters.n; i++) {
+		unsigned char c = (unsigned char)letters.p[i];
 		c = c == 'R' ? 'r' : c; /* rm knows both; for a blacklist they are one */
 		if (c < 128)
 			flags[c >> 6] |= 1ull << (c & 63);
@@ -497,31 +497,17 @@ static void add_name(struct judge *g, struct str name, unsigned hash)
 	*seen = *seen || v->names > 254 ? 255 : (uint8_t)v->names;
 }
 
-/* Whether a name is one of some words with blanks between. */
-static bool in_words(struct str name, const char *list)
-{
-	for (struct str rest = str_of(list), word; str_word(&rest, &word);)
-		if (same(name, word))
-			return true;
-	return false;
-}
-
 static bool is_harmless(const struct policy *p, struct str name, unsigned hash)
 {
-	unsigned at = p->harmless_at[hash];
-	bool found = at && at != COLLISION && str_eq(name, harmless[at - 1]);
-	for (size_t i = 0; at == COLLISION && !found && i < countof(harmless); i++)
-		found = str_eq(name, harmless[i]);
-	return found;
+	return p->known[hash] & HARMLESS && in_words(name, harmless);
 }
 
 static const struct starter *find_starter(const struct policy *p, struct str name, unsigned hash)
 {
-	unsigned at = p->starter_at[hash];
-	for (size_t i = 0; at == COLLISION && i < countof(starters); i++)
-		if (str_eq(name, starters[i].name))
+	for (size_t i = 0; p->known[hash] & STARTER && i < countof(starters); i++)
+		if (name.p[0] == starters[i].name[0] && str_eq(name, starters[i].name))
 			return &starters[i];
-	return at && at != COLLISION && str_eq(name, starters[at - 1].name) ? &starters[at - 1] : NULL;
+	return NULL;
 }
 
 static struct str text_of(const struct shell_word *w)
@@ -572,11 +558,7 @@ static void check_variables(struct judge *g, const struct run *r, bool set)
 /* Found by its name, or in one of the system's folders of programs. */
 static bool is_ours(struct str path, struct str name)
 {
-	size_t n = path.n - name.n;
-	bool found = n == 0;
-	for (size_t i = 0; !found && i < countof(program_folders); i++)
-		found = n == strlen(program_folders[i]) && memcmp(path.p, program_folders[i], n) == 0;
-	return found;
+	return path.n == name.n || in_words((struct str){path.p, path.n - name.n}, program_folders);
 }
 
 /* Whether the program by this name may run as far as the lists of what may run go. */
@@ -621,11 +603,7 @@ static void judge_text(struct judge *g, const struct run *r, struct str text, bo
 
 static bool has_long(const char *list, struct str name)
 {
-	const char *at = list ? list : "";
-	for (; name.n && (at = strchr(at, ' ')) && at[1]; at++)
-		if (strncmp(at + 1, name.p, name.n) == 0) /* getopt_long takes beginnings */
-			return true;
-	return false;
+	return list && name.n && find_word(list, name, false); /* getopt_long takes beginnings */
 }
 
 /* One word of options: the last letter that was looked at, or 'L' for a long one; value where it takes one. */

@@ -24,7 +24,7 @@ struct policy {
 	char file[CONF_FILE_MAX]; /* the policy file as it should be; rules point into it */
 	struct policy_rule rule[POLICY_RULES];
 	uint16_t hash[POLICY_HASH];
-	uint8_t harmless_at[POLICY_HASH], starter_at[POLICY_HASH]; /* one more than the index of what has this hash */
+	uint8_t known[POLICY_HASH]; /* which tables of policy.c have a name of this hash, by bits */
 };
 
 struct policy_ask {
