@@ -30,7 +30,7 @@ enum place { BARE, QUOTED, HEREDOC, ARITHMETIC };
 struct open_word { size_t start, lead; unsigned flags; bool quoted, special, equals; /* has an unquoted one of {*?[~, = */ };
 
 static unsigned read_list(struct shell *s, unsigned ends);
-static void read_command(struct shell *s, const struct reserved *r, size_t end);
+static void read_command(struct shell *s);
 static bool read_word(struct shell *s);
 static void read_dollar(struct shell *s, struct open_word *w, enum place place);
 static void read_backquote(struct shell *s, struct open_word *w, enum place place);
@@ -710,8 +710,8 @@ static void read_redirections(struct shell *s)
 
 /* ---- commands ---- */
 
-/* The reserved word that stands here, unquoted and whole; *end is behind it. */
-static const struct reserved *peek_reserved(struct shell *s, size_t *end)
+/* The reserved word that stands here, unquoted and whole. */
+static const struct reserved *peek_reserved(struct shell *s)
 {
 	char text[10];
 	size_t n = 0, at = s->at;
@@ -728,7 +728,7 @@ static const struct reserved *peek_reserved(struct shell *s, size_t *end)
 		s->at++;
 	}
 	text[n] = '\0';
-	*end = s->at;
+	s->behind = s->at;
 	s->at = at;
 	for (size_t i = 0; is_delimiter(c) && i < countof(reserved); i++)
 		if (reserved[i].text[0] == text[0] && strcmp(reserved[i].text, text) == 0)
@@ -738,11 +738,10 @@ static const struct reserved *peek_reserved(struct shell *s, size_t *end)
 
 static bool take_reserved(struct shell *s, enum keyword kind, unsigned ends)
 {
-	size_t end;
-	const struct reserved *r = peek_reserved(s, &end);
+	const struct reserved *r = peek_reserved(s);
 	if (!r || r->kind != kind || (ends && !(r->end & ends)))
 		return false;
-	s->at = end;
+	s->at = s->behind;
 	return true;
 }
 
@@ -917,9 +916,8 @@ static void read_function(struct shell *s, size_t base, bool certain)
 	skip_newlines(s);
 	if (memchr(s->in + line, '\n', s->at - line))
 		certain = certain && s->in[line - 1] == ')';
-	const struct reserved *r = peek_reserved(s, &line);
 	if (enter(s))
-		read_command(s, r, line);
+		read_command(s);
 	s->depth--;
 	s->defined = certain && at < s->cmds ? (int64_t)at : -1;
 }
@@ -1028,13 +1026,12 @@ static void read_function_keyword(struct shell *s)
 }
 
 /* "time" and "coproc" before a compound command; before a simple one they are words of it. */
-static bool read_prefix(struct shell *s, size_t end)
+static bool read_prefix(struct shell *s)
 {
-	size_t at = s->at, after;
-	const char *name = s->in + at;
-	size_t n = end - at;
+	const char *name = s->in + s->at;
+	size_t at = s->at, n = s->behind - at;
 
-	s->at = end;
+	s->at = s->behind;
 	skip_blanks(s);
 	if (n == 6 && is_name(look(s), true)) { /* bash: a name may stand between */
 		size_t name_at = s->at;
@@ -1044,7 +1041,7 @@ static bool read_prefix(struct shell *s, size_t end)
 		if (look(s) != '{' && look(s) != '(')
 			s->at = name_at;
 	}
-	const struct reserved *r = peek_reserved(s, &after);
+	const struct reserved *r = peek_reserved(s);
 	if (look(s) == '(' || (r && r->kind != K_END && r->kind != K_IN && r->kind != K_PREFIX)) {
 		size_t base = s->open_words;
 		put_word(s, name, n, n, 0);
@@ -1106,15 +1103,15 @@ static void check_arithmetic(struct shell *s)
 	s->at = at;
 }
 
-/* r: the reserved word that it begins with, or NULL; end: behind that. */
-static void read_command(struct shell *s, const struct reserved *r, size_t end)
+static void read_command(struct shell *s)
 {
-	while (r && (r->kind == K_NOT || (r->kind == K_PREFIX && read_prefix(s, end)))) {
+	const struct reserved *r;
+
+	while ((r = peek_reserved(s)) && (r->kind == K_NOT || (r->kind == K_PREFIX && read_prefix(s)))) {
 		s->complex = true;
 		if (r->kind == K_NOT)
-			s->at = end;
+			s->at = s->behind;
 		skip_blanks(s);
-		r = peek_reserved(s, &end);
 	}
 	bool subshell = look(s) == '(';
 	if (!subshell && (!r || r->kind == K_IN || r->kind == K_PREFIX)) {
@@ -1127,7 +1124,7 @@ static void read_command(struct shell *s, const struct reserved *r, size_t end)
 	if (r && r->kind == K_END) {
 		fail(s, SHELL_SYNTAX, "a keyword where none can be");
 	} else if (enter(s)) {
-		s->at = subshell ? s->at + 1 : end;
+		s->at = subshell ? s->at + 1 : s->behind;
 		if (!subshell)
 			read_compound(s, r->kind);
 		else if (read_list(s, E_PAREN) == E_PAREN)
@@ -1137,34 +1134,31 @@ static void read_command(struct shell *s, const struct reserved *r, size_t end)
 	}
 }
 
-/* What ends the list here, if anything does: looked at, not taken. *r and *end as peek_reserved. */
-static unsigned peek_end(struct shell *s, const struct reserved **r, size_t *end)
+/* What ends the list here, if anything does: looked at, not taken. */
+static unsigned peek_end(struct shell *s)
 {
 	int c = look(s);
 
-	*r = NULL;
 	if (c < 0)
 		return E_END;
 	if (c == ')')
 		return E_PAREN;
 	if (c == ';' && (look_behind(s) == ';' || look_behind(s) == '&'))
 		return E_CASE;
-	*r = peek_reserved(s, end);
-	return *r && (*r)->kind == K_END ? (*r)->end : 0;
+	const struct reserved *r = peek_reserved(s);
+	return r ? r->end : 0;
 }
 
 /* Takes the operator behind a command: what it is, 'A' for && and 'O' for ||; 0 when there is none. */
 static int take_operator(struct shell *s)
 {
-	const struct reserved *r;
-	size_t end;
 	int c = look(s);
 
 	if (c == '\n') {
 		take_newline(s);
 		return c;
 	}
-	if ((c != ';' && c != '&' && c != '|') || (c == ';' && peek_end(s, &r, &end)))
+	if ((c != ';' && c != '&' && c != '|') || (c == ';' && peek_end(s)))
 		return 0;
 	s->at++;
 	if (c != ';' && look(s) == c) {
@@ -1180,19 +1174,17 @@ static int take_operator(struct shell *s)
 static unsigned read_list(struct shell *s, unsigned ends)
 {
 	bool needed = !(ends & MAY_BE_EMPTY), first = true;
-	const struct reserved *r;
-	size_t behind = 0;
 	unsigned end = 0;
 	int op = 0;
 
 	s->lists++;
 	while (!s->stopped) {
 		skip_newlines(s);
-		if ((end = peek_end(s, &r, &behind)) || s->stopped)
+		if ((end = peek_end(s)) || s->stopped)
 			break;
 		s->defined = -1;
 		size_t begun = s->at;
-		read_command(s, r, behind);
+		read_command(s);
 		int64_t defined = s->lists == 1 && first ? s->defined : -1;
 		skip_blanks(s);
 		op = take_operator(s);
@@ -1201,7 +1193,7 @@ static unsigned read_list(struct shell *s, unsigned ends)
 		s->complex = s->complex || op;
 		first = op == ';' || op == '&' || op == '\n';
 		needed = op == 'A' || op == 'O' || op == '|';
-		if (s->at == begun || (!op && !peek_end(s, &r, &behind)))
+		if (s->at == begun || (!op && !peek_end(s)))
 			fail(s, SHELL_SYNTAX, "an operator is missing");
 	}
 	s->defined = -1;

@@ -46,6 +46,7 @@ struct shell {
 	const char *in;
 	size_t top; /* words that are being read, a stack of scratch and bare */
 	size_t in_n, at, text_n, open_words, budget, brace_budget;
+	size_t behind; /* the reserved word that was looked at last */
 	unsigned depth, lists;
 	bool stopped;
 	int64_t defined; /* the function that the command just read defines, or -1 */
