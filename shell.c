@@ -32,8 +32,7 @@ struct open_word { size_t start, lead; unsigned flags; bool quoted, special, equ
 static unsigned read_list(struct shell *s, unsigned ends);
 static void read_command(struct shell *s);
 static bool read_word(struct shell *s);
-static void read_dollar(struct shell *s, struct open_word *w, enum place place);
-static void read_backquote(struct shell *s, struct open_word *w, enum place place);
+static bool read_expansion(struct shell *s, struct open_word *w, enum place place);
 
 /* Ends the reading. */
 static void fail(struct shell *s, enum shell_error error, const char *why)
@@ -80,6 +79,21 @@ static int look_behind(struct shell *s)
 	int c = look(s);
 	s->at = at;
 	return c;
+}
+
+/* Takes this character, which must be next. */
+static void expect(struct shell *s, int c, const char *why)
+{
+	if (look(s) == c)
+		s->at++;
+	else
+		fail(s, SHELL_SYNTAX, why);
+}
+
+/* Passes over the next character, with a backslash over what stands behind it too. */
+static void skip(struct shell *s)
+{
+	s->at += s->in[s->at] == '\\' && s->at + 1 < s->in_n ? 2 : 1;
 }
 
 static bool is_name(int c, bool first)
@@ -148,6 +162,12 @@ static void put_word(struct shell *s, const char *p, size_t n, size_t lead, unsi
 	s->complex = s->complex || (flags & ~(unsigned)SHELL_ASSIGNMENT);
 }
 
+/* The character of an open word that stands at a place, if it stood unquoted, else 0. */
+static int bare_at(const struct shell *s, size_t i)
+{
+	return i < s->top && s->bare[i] ? s->scratch[i] : 0;
+}
+
 /* The i-th open word of those above base. */
 static struct shell_word *open_word(struct shell *s, size_t base, size_t i)
 {
@@ -180,10 +200,10 @@ static bool find_brace(const struct shell *s, size_t from, size_t n, size_t *ope
 	for (size_t i = from; i < from + n; i++) {
 		int depth = 0;
 		bool comma = false;
-		if (!s->bare[i] || s->scratch[i] != '{')
+		if (bare_at(s, i) != '{')
 			continue;
 		for (size_t k = i; k < from + n; k++) {
-			char c = s->bare[k] ? s->scratch[k] : 'x';
+			int c = bare_at(s, k);
 			depth += c == '{' ? 1 : c == '}' ? -1 : 0;
 			comma = comma || (c == ',' && depth == 1);
 			if (depth > BRACE_DEPTH)
@@ -207,7 +227,7 @@ static bool is_pattern(const struct shell *s, size_t from, size_t n)
 {
 	bool bracket = false, brace = false;
 	for (size_t i = from; i < from + n; i++) {
-		char c = s->bare[i] ? s->scratch[i] : 'x';
+		int c = bare_at(s, i);
 		if (c == '*' || c == '?' || (c == ']' && bracket) || (c == '~' && i == from))
 			return true;
 		if (c == '.' && brace && i + 1 < from + n && s->scratch[i + 1] == '.')
@@ -229,7 +249,7 @@ static void expand_braces(struct shell *s, struct open_word *w, size_t from, siz
 	}
 	s->complex = true;
 	for (size_t at = open + 1, end = at, depth = 0; end <= close && !s->stopped; end++) {
-		char c = s->bare[end] ? s->scratch[end] : 'x';
+		int c = bare_at(s, end);
 		if (depth || (c != ',' && end != close)) {
 			depth += c == '{' ? 1 : c == '}' ? -1 : 0;
 			continue;
@@ -253,10 +273,7 @@ static void read_single_quoted(struct shell *s, struct open_word *w)
 {
 	for (s->at++; s->at < s->in_n && s->in[s->at] != '\''; s->at++)
 		put(s, w, s->in[s->at], false);
-	if (s->at == s->in_n)
-		fail(s, SHELL_SYNTAX, "a quote is not closed");
-	else
-		s->at++;
+	expect(s, '\'', "a quote is not closed");
 }
 
 /* One escape of $'...' in bash; s->at is behind the backslash. */
@@ -299,10 +316,7 @@ static void read_ansi_quoted(struct shell *s, struct open_word *w)
 		else if (s->at < s->in_n)
 			read_escape(s, w);
 	}
-	if (s->at >= s->in_n)
-		fail(s, SHELL_SYNTAX, "a quote is not closed");
-	else
-		s->at++;
+	expect(s, '\'', "a quote is not closed");
 }
 
 /* Up to the closing quote; of a here-document's body, to its end. */
@@ -310,20 +324,14 @@ static void read_double_quoted(struct shell *s, struct open_word *w, enum place 
 {
 	int c;
 	while ((c = look(s)) >= 0 && !(c == '"' && place == QUOTED)) {
-		if (c == '$') {
-			read_dollar(s, w, place);
-		} else if (c == '`') {
-			read_backquote(s, w, place);
-		} else {
-			if (c == '\\' && s->at + 1 < s->in_n && strchr("$`\"\\", s->in[s->at + 1]))
-				s->at++;
-			put(s, w, s->in[s->at++], false);
-		}
+		if (read_expansion(s, w, place))
+			continue;
+		if (c == '\\' && s->at + 1 < s->in_n && strchr("$`\"\\", s->in[s->at + 1]))
+			s->at++;
+		put(s, w, s->in[s->at++], false);
 	}
-	if (place == QUOTED && c < 0)
-		fail(s, SHELL_SYNTAX, "a quote is not closed");
-	else if (place == QUOTED)
-		s->at++;
+	if (place == QUOTED)
+		expect(s, '"', "a quote is not closed");
 }
 
 /* Reads a text within the text, in place of it, up to its end. */
@@ -421,17 +429,11 @@ static void read_arithmetic(struct shell *s)
 	size_t level = 0;
 
 	for (int c; enter(s) && (c = look(s)) >= 0; s->depth--) {
-		if (c == '$') {
-			read_dollar(s, NULL, ARITHMETIC);
+		if (read_expansion(s, NULL, ARITHMETIC))
 			continue;
-		}
-		if (c == '`') {
-			read_backquote(s, NULL, ARITHMETIC);
-			continue;
-		}
 		if (c == '\'' || c == '"' || c == '[')
 			unclear(s, "quotes or subscripts in arithmetic, which shells read differently");
-		s->at += c == '\\' && s->at + 1 < s->in_n ? 2 : 1;
+		skip(s);
 		level += c == '(';
 		if (c == ')' && level-- == 0) {
 			if (look(s) != ')')
@@ -453,11 +455,9 @@ static void read_parameter(struct shell *s, enum place place)
 	if (c == ' ' || c == '\t' || c == '\n' || c == '|')
 		unclear(s, "${ ...; }, which shells read differently");
 	for (; enter(s) && (c = look(s)) >= 0 && c != '}'; before = c, s->depth--) {
-		if (c == '$') {
-			read_dollar(s, NULL, place);
-		} else if (c == '`') {
-			read_backquote(s, NULL, place);
-		} else if (c == '\'' && place == BARE) {
+		if (read_expansion(s, NULL, place))
+			continue;
+		if (c == '\'' && place == BARE) {
 			read_single_quoted(s, NULL);
 		} else if (c == '"' && (place == BARE || place == QUOTED)) {
 			s->at++;
@@ -467,14 +467,11 @@ static void read_parameter(struct shell *s, enum place place)
 				unclear(s, "quotes in ${...}, which shells read differently");
 			if ((before == '@' && c == 'P') || (c == '(' && (before == '<' || before == '>')))
 				unclear(s, "${...} may run what it finds"); /* ${x@P} */
-			s->at += c == '\\' && s->at + 1 < s->in_n ? 2 : 1;
+			skip(s);
 		}
 	}
 	s->depth--;
-	if (c == '}')
-		s->at++;
-	else
-		fail(s, SHELL_SYNTAX, "a ${ is not closed");
+	expect(s, '}', "a ${ is not closed");
 }
 
 /* At a '$'. */
@@ -525,17 +522,29 @@ static void read_dollar(struct shell *s, struct open_word *w, enum place place)
 	put_expansion(s, w, splits);
 }
 
+/* $ and `, and what they begin. False when it is something else. */
+static bool read_expansion(struct shell *s, struct open_word *w, enum place place)
+{
+	int c = look(s);
+	if (c == '$')
+		read_dollar(s, w, place);
+	else if (c == '`')
+		read_backquote(s, w, place);
+	return c == '$' || c == '`';
+}
+
 static bool assigns(const struct shell *s, const struct open_word *w)
 {
 	size_t i = w->start;
-	while (i < s->top && s->bare[i] && is_name((unsigned char)s->scratch[i], i == w->start))
+	while (is_name(bare_at(s, i), i == w->start))
 		i++;
-	if (i > w->start && i < s->top && s->bare[i] && s->scratch[i] == '[') /* bash: NAME[subscript]= */
+	if (i == w->start)
+		return false;
+	if (bare_at(s, i) == '[') /* bash: NAME[subscript]= */
 		while (i < s->top && s->scratch[i++] != ']')
 			;
-	if (i > w->start && i + 1 < s->top && s->bare[i] && s->scratch[i] == '+')
-		i++;
-	return i > w->start && i < s->top && s->bare[i] && s->scratch[i] == '=';
+	i += bare_at(s, i) == '+';
+	return bare_at(s, i) == '=';
 }
 
 /* One word, which braces may make several. False when there is none. */
@@ -545,6 +554,8 @@ static bool read_word(struct shell *s)
 	size_t begun = s->at;
 
 	for (int c; !is_delimiter(c = look(s)) || ((c == '<' || c == '>') && s->at == begun && look_behind(s) == '(');) {
+		if (read_expansion(s, &w, BARE))
+			continue;
 		if (c == '<' || c == '>') { /* process substitution */
 			s->at += 2;
 			read_substitution(s);
@@ -556,10 +567,6 @@ static bool read_word(struct shell *s)
 			w.quoted = true;
 			s->at++;
 			read_double_quoted(s, &w, QUOTED);
-		} else if (c == '$') {
-			read_dollar(s, &w, BARE);
-		} else if (c == '`') {
-			read_backquote(s, &w, BARE);
 		} else if (c == '\\' && s->at + 1 < s->in_n) {
 			put(s, &w, s->in[s->at + 1], false);
 			s->at += 2;
@@ -815,10 +822,7 @@ static void read_case(struct shell *s)
 				fail(s, SHELL_SYNTAX, "a pattern, or 'esac', is missing");
 			skip_blanks(s);
 		} while (look(s) == '|' && s->at++ < s->in_n);
-		if (look(s) != ')')
-			fail(s, SHELL_SYNTAX, "a pattern is not closed");
-		else
-			s->at++;
+		expect(s, ')', "a pattern is not closed");
 		if (read_list(s, E_CASE | E_ESAC | MAY_BE_EMPTY) == E_CASE)
 			while (look(s) == ';' || look(s) == '&') /* ;; ;& ;;& */
 				s->at++;
@@ -945,10 +949,7 @@ static void read_array(struct shell *s)
 	s->at++;
 	for (skip_newlines(s); drop_word(s); skip_newlines(s))
 		;
-	if (look(s) == ')')
-		s->at++;
-	else
-		fail(s, SHELL_SYNTAX, "an array is not closed");
+	expect(s, ')', "an array is not closed");
 }
 
 /* The open word last read, when it is the number or {name} of a redirection. */
