@@ -16,7 +16,7 @@ enum {
 	E_ESAC = 1024, MAY_BE_EMPTY = 2048,
 };
 enum keyword { K_NONE, K_NOT, K_GROUP, K_IF, K_LOOP, K_FOR, K_CASE, K_FUNCTION, K_COND, K_PREFIX, K_IN, K_END };
-static const struct reserved { char text[10]; enum keyword kind; unsigned end; } reserved[] = {
+static const struct reserved { char text[9]; uint8_t kind; /* enum keyword */ uint16_t end; } reserved[] = {
 	{"!", K_NOT, 0}, {"{", K_GROUP, 0}, {"if", K_IF, 0}, {"while", K_LOOP, 0}, {"until", K_LOOP, 0}, {"for", K_FOR, 0},
 	{"select", K_FOR, 0}, {"case", K_CASE, 0}, {"function", K_FUNCTION, 0}, {"[[", K_COND, 0}, {"time", K_PREFIX, 0},
 	{"coproc", K_PREFIX, 0}, {"in", K_IN, 0}, {"}", K_END, E_BRACE}, {"then", K_END, E_THEN}, {"elif", K_END, E_ELIF},
