@@ -70,14 +70,16 @@ static void missing(struct jail *j, enum msg_layer l, const char *what, int erro
 	(void)text_printf(j->why[l], sizeof j->why[l], error ? "%s: %s" : "%s", what, error ? strerror(error) : "");
 }
 
-/* A path made of parts, good until the next call; "" (no file) when it is too long. */
+/* A path or another text made of parts, good until the next call but one; "" (no file) when it is too long. */
 static const char *path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static const char *path(const char *fmt, ...)
 {
-	static char out[768];
+	static char texts[2][768];
+	static unsigned turn;
+	char *out = texts[turn++ & 1];
 	va_list ap;
 	va_start(ap, fmt);
-	if (!text_vprintf(out, sizeof out, fmt, ap))
+	if (!text_vprintf(out, sizeof *texts, fmt, ap))
 		out[0] = '\0';
 	va_end(ap);
 	return out;
@@ -295,9 +297,7 @@ static void open_cgroups(struct jail *j)
 
 static bool set_value(const char *dir, const char *file, uint64_t v)
 {
-	char text[24];
-	(void)text_printf(text, sizeof text, "%llu", (unsigned long long)v); /* fits */
-	return sys_write_file(path("%s/%s", dir, file), text) == 0;
+	return sys_write_file(path("%s/%s", dir, file), path("%llu", (unsigned long long)v)) == 0;
 }
 
 static bool slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
@@ -384,19 +384,24 @@ static int run_helper(helper_fn *fn, const struct jail *j, const struct jail_slo
 	return fd;
 }
 
+/* In a new user namespace: its one uid and gid, and what they are outside (user_namespaces(7)). */
+static bool write_maps(uid_t inside, uid_t uid, gid_t gid)
+{
+	/* becoming another uid made this process undumpable and its /proc files root's */
+	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0 && sys_write_file("/proc/self/setgroups", "deny") == 0 &&
+	       sys_write_file("/proc/self/uid_map", path("%u %u 1", inside, uid)) == 0 &&
+	       sys_write_file("/proc/self/gid_map", path("%u %u 1", inside, gid)) == 0;
+}
+
 /* A user namespace with one uid in it, CELL_UID, that is the slot's outside. */
 static int make_userns(const struct jail *j, const struct jail_slot *s, struct view *v, struct jail_error *e)
 {
 	(void)v;
-	char map[48];
 	uid_t outside = j->mode == JAIL_ROOT ? jail_slot_uid(j, s) : 0;
 
-	/* becoming another uid made this process undumpable and its /proc files root's */
-	if ((j->mode == JAIL_ROOT && sys_become(outside) < 0) || unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
+	if ((j->mode == JAIL_ROOT && sys_become(outside) < 0) || unshare(CLONE_NEWUSER) < 0)
 		return fail(e, "user namespace of the slot"), -1;
-	(void)text_printf(map, sizeof map, "%u %u 1", CELL_UID, outside);
-	if (sys_write_file("/proc/self/setgroups", "deny") < 0 || sys_write_file("/proc/self/uid_map", map) < 0 ||
-	    sys_write_file("/proc/self/gid_map", map) < 0)
+	if (!write_maps(CELL_UID, outside, outside))
 		return fail(e, "uid map of the slot"), -1;
 	int fd = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -463,12 +468,11 @@ static bool make_sysdirs(void)
 
 static bool make_devices(void)
 {
-	char to[24];
 	(void)umask(0); /* this process ends soon, and a device that not all may write is none */
 	if (mkdir("dev", 0755) < 0 || mount("tmpfs", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k,nr_inodes=32") < 0)
 		return false;
 	for (size_t i = 0; i < countof(devices); i++) {
-		(void)text_printf(to, sizeof to, "dev/%s", devices[i].name);
+		const char *to = path("dev/%s", devices[i].name);
 		if (mknod(to, S_IFCHR | 0666, makedev(1, devices[i].minor)) == 0)
 			continue;
 		/* in a user namespace nobody makes devices: take the host's */
@@ -578,16 +582,15 @@ static uint64_t ns_inode(const char *name)
 /* Root with all power over what it makes, and over nothing else. */
 static bool enter_userns(uid_t uid_base, struct jail_error *e)
 {
-	char uid_map[32], gid_map[32];
+	uid_t uid;
+	gid_t gid;
 
 	if (uid_base != (uid_t)-1 && sys_become(uid_base + MSG_CELLS_MAX - 1) < 0)
 		return fail(e, "unprivileged uid"), false; /* root's own uid must never be mapped */
-	(void)text_printf(uid_map, sizeof uid_map, "0 %u 1", geteuid());
-	(void)text_printf(gid_map, sizeof gid_map, "0 %u 1", getegid());
+	uid = geteuid(), gid = getegid(); /* inside they are nobody's till they are mapped */
 	if (unshare(CLONE_NEWUSER) < 0)
 		return fail(e, "user namespace");
-	if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 || sys_write_file("/proc/self/setgroups", "deny") < 0 ||
-	    sys_write_file("/proc/self/uid_map", uid_map) < 0 || sys_write_file("/proc/self/gid_map", gid_map) < 0)
+	if (!write_maps(0, uid, gid))
 		return fail(e, "uid map");
 	return true;
 }
@@ -871,10 +874,9 @@ static enum result step_proc(const struct site *c)
 
 static enum result step_tmp(const struct site *c)
 {
-	char options[96];
 	unsigned long flags = MS_NOSUID | MS_NODEV | (c->p->noexec ? MS_NOEXEC : 0);
 	/* half of the memory, so that a full /tmp is ENOSPC before it is an end by the memory limit */
-	(void)text_printf(options, sizeof options, "mode=1777,size=%um,nr_inodes=%u", c->p->memory_mb / 2, c->p->memory_mb * 64);
+	const char *options = path("mode=1777,size=%um,nr_inodes=%u", c->p->memory_mb / 2, c->p->memory_mb * 64);
 	return ok_if(mount("tmpfs", "/tmp", "tmpfs", flags, options) == 0 && chdir("/tmp") == 0);
 }
 
