@@ -928,9 +928,9 @@ static uint64_t count_threads(void)
 	return n;
 }
 
-struct limit { int what; uint64_t value; };
+struct limits { struct { int what; uint64_t value; } of[10]; };
 
-static size_t limits_of(const struct site *c, struct limit out[10])
+static struct limits limits_of(const struct site *c)
 {
 	uint64_t memory = (uint64_t)c->p->memory_mb << 20;
 	/* where the cgroup holds memory, programs that reserve far more than they use may do so,
@@ -939,26 +939,24 @@ static size_t limits_of(const struct site *c, struct limit out[10])
 	uint64_t procs = c->p->processes + 1ull; /* process 1 has the same uid */
 	if (c->j->shared_count) /* what else the user runs counts too, and changes: leave it room */
 		procs += count_threads() + 32;
-	const struct limit l[] = {
+	return (struct limits){{
 		{RLIMIT_CPU, c->p->cpu_sec}, {RLIMIT_AS, space}, {RLIMIT_NPROC, procs},
 		{RLIMIT_FSIZE, (uint64_t)c->p->file_mb << 20}, {RLIMIT_NOFILE, c->p->open_files}, {RLIMIT_CORE, 0},
 		{RLIMIT_STACK, 8 << 20}, {RLIMIT_MSGQUEUE, 0}, {RLIMIT_RTPRIO, 0}, {RLIMIT_MEMLOCK, 64 << 10},
-	};
-	memcpy(out, l, sizeof l);
-	return countof(l);
+	}};
 }
 
 static enum result step_limits(const struct site *c)
 {
-	struct limit l[10];
-	size_t n = limits_of(c, l);
-	for (size_t i = 0; i < n; i++) {
-		struct rlimit now, rl = {l[i].value, l[i].value};
-		if (getrlimit(l[i].what, &now) < 0)
+	const struct limits l = limits_of(c);
+	for (size_t i = 0; i < countof(l.of); i++) {
+		struct rlimit rl;
+		if (getrlimit(l.of[i].what, &rl) < 0)
 			return FAILED;
-		if (now.rlim_max < rl.rlim_max) /* the host allows less already; raising needs privilege */
-			rl.rlim_cur = rl.rlim_max = now.rlim_max;
-		if (prlimit(0, l[i].what, &rl, NULL) < 0)
+		if (rl.rlim_max > l.of[i].value) /* else the host allows less already; raising needs privilege */
+			rl.rlim_max = l.of[i].value;
+		rl.rlim_cur = rl.rlim_max;
+		if (prlimit(0, l.of[i].what, &rl, NULL) < 0)
 			return FAILED;
 	}
 	return DONE;
@@ -1110,19 +1108,18 @@ uint32_t jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t 
 {
 	static const enum msg_layer of_ns[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS};
 	const struct site site = {j, s, conf_profile(s->profile), NULL};
-	struct limit l[10];
-	size_t n = limits_of(&site, l);
+	const struct limits l = limits_of(&site);
 
 	for (size_t i = 0; i < countof(of_ns); i++) {
 		uint64_t ino = ns_inode(ns_files[i]);
 		if (ino == 0 || ino == j->home_ns[i])
 			layers &= ~(1u << of_ns[i]);
 	}
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < countof(l.of); i++) {
 		struct rlimit rl;
-		if (l[i].what == RLIMIT_NPROC && j->shared_count)
+		if (l.of[i].what == RLIMIT_NPROC && j->shared_count)
 			continue; /* moves with what else the user runs */
-		if (getrlimit(l[i].what, &rl) < 0 || rl.rlim_max > l[i].value)
+		if (getrlimit(l.of[i].what, &rl) < 0 || rl.rlim_max > l.of[i].value)
 			layers &= ~(1u << LAYER_RLIMITS);
 	}
 	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
