@@ -33,8 +33,8 @@ static const char *const loaders[] = {
 /* One file that is many programs, by the name it is called with. */
 static const char *const multi_call[] = {"busybox", "toybox", "coreutils"};
 
-/* The folders of programs as they are, without links: /bin may be /usr/bin. */
-struct folders { size_t n; char path[countof(program_folders)][PATH_MAX]; };
+/* The folders of programs as they are, without links: /bin may be /usr/bin. Found once by each function of view.h. */
+static struct { size_t n; char path[countof(program_folders)][PATH_MAX]; } folders;
 
 /* The first thing that is not enforced is the one that is told. */
 static void say(struct view *v, const char *what, const char *why)
@@ -69,34 +69,26 @@ static const char *names_of(const struct view_lists *l, int list)
 	return p;
 }
 
-static bool find_folders(struct folders *f)
+/* The folder of programs whose name is the first n bytes of a path: its index, or -1. */
+static int folder_at(const char *path, size_t n)
 {
-	char real[PATH_MAX];
-
-	f->n = 0;
-	for (size_t i = 0; i < countof(program_folders); i++) {
-		size_t k = 0;
-		if (!realpath(program_folders[i], real)) {
-			if (errno != ENOENT && errno != ENOTDIR)
-				return false;
-			continue;
-		}
-		while (k < f->n && strcmp(f->path[k], real) != 0)
-			k++;
-		if (k == f->n)
-			memcpy(f->path[f->n++], real, sizeof real);
-	}
-	return true;
-}
-
-/* The folder that holds a file directly: its index, or -1. */
-static int folder_of(const struct folders *f, const char *path)
-{
-	size_t n = (size_t)(strrchr(path, '/') - path);
-	for (size_t i = 0; i < f->n; i++)
-		if (strlen(f->path[i]) == n && memcmp(f->path[i], path, n) == 0)
+	for (size_t i = 0; i < folders.n; i++)
+		if (strlen(folders.path[i]) == n && memcmp(folders.path[i], path, n) == 0)
 			return (int)i;
 	return -1;
+}
+
+static bool find_folders(void)
+{
+	folders.n = 0;
+	for (size_t i = 0; i < countof(program_folders); i++) {
+		char *real = folders.path[folders.n]; /* there is one for each */
+		if (realpath(program_folders[i], real))
+			folders.n += folder_at(real, strlen(real)) < 0;
+		else if (errno != ENOENT && errno != ENOTDIR)
+			return false;
+	}
+	return true;
 }
 
 static bool is_program(const char *path)
@@ -126,7 +118,7 @@ static const char *const data_folders[] = {"/usr/share", "/usr/include", "/usr/s
 /* Endings of files that are no programs and so many that asking for each one's mode takes its time. */
 static const char *const data_files[] = {".py", ".pyc", ".h", ".hpp", ".js", ".html", ".json", ".txt", ".pm", ".ko", ".mo", ".a"};
 
-struct scan { struct buf paths; size_t count; const struct folders *folders; bool deep; char path[PATH_MAX]; };
+struct scan { struct buf paths; size_t count; bool deep; char path[PATH_MAX]; };
 enum { PROGRAMS = 1, LIBRARIES = 2 };
 
 static bool is_elf(int dir, const char *name)
@@ -149,15 +141,12 @@ static bool is_data(const char *name)
 }
 
 /* A folder that is not gone into: its programs are dealt with otherwise. */
-static bool is_set_apart(const struct scan *c)
+static bool is_set_apart(const char *path)
 {
-	for (size_t i = 0; i < c->folders->n; i++)
-		if (strcmp(c->folders->path[i], c->path) == 0)
-			return true;
 	for (size_t i = 0; i < countof(data_folders); i++)
-		if (strcmp(data_folders[i], c->path) == 0)
+		if (strcmp(data_folders[i], path) == 0)
 			return true;
-	return false;
+	return folder_at(path, strlen(path)) >= 0;
 }
 
 static void keep_path(struct scan *c, size_t len)
@@ -191,7 +180,7 @@ static unsigned scan_folder(struct scan *c, int fd, size_t len, int depth)
 		c->path[len] = '/';
 		memcpy(c->path + len + 1, name, n + 1);
 		if (d.type == DT_DIR || S_ISDIR(st.st_mode)) {
-			int sub = is_set_apart(c) ? -1 : openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			int sub = is_set_apart(c->path) ? -1 : openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			found |= sub >= 0 ? scan_folder(c, sub, len + 1 + n, depth + 1) : 0;
 			c->path[len + 1 + n] = '\0';
 		} else if (S_ISREG(st.st_mode) && strstr(name, ".so")) {
@@ -213,11 +202,10 @@ static unsigned scan_folder(struct scan *c, int fd, size_t len, int depth)
 bool view_quiet(struct view *v)
 {
 	static const char *const roots[] = {"/usr", "/lib", "/lib64", "/lib32", "/libx32"}; /* links are gone past */
-	static struct folders folders;
 	static char paths[SCAN_BYTES];
-	struct scan c = {.paths = {paths, 0, sizeof paths, false}, .folders = &folders};
+	struct scan c = {.paths = {paths, 0, sizeof paths, false}};
 
-	if (!find_folders(&folders))
+	if (!find_folders())
 		return false;
 	for (size_t i = 0; i < countof(roots); i++) {
 		int fd = open(roots[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -239,45 +227,39 @@ bool view_quiet(struct view *v)
 
 /* ---- what may run ---- */
 
-struct making {
-	const struct folders *folders;
-	struct view *view;
-	bool mounts;
-};
-
-static bool keep_exec(struct making *m, const char *path)
+static bool keep_exec(struct view *v, const char *path)
 {
 	size_t n = strlen(path) + 1;
-	if (n > sizeof m->view->exec - m->view->exec_n) {
-		say(m->view, "too many programs outside the system's folders are allowed", "");
+	if (n > sizeof v->exec - v->exec_n) {
+		say(v, "too many programs outside the system's folders are allowed", "");
 		return true;
 	}
-	memcpy(m->view->exec + m->view->exec_n, path, n);
-	m->view->exec_n += (uint32_t)n;
+	memcpy(v->exec + v->exec_n, path, n);
+	v->exec_n += (uint32_t)n;
 	return true;
 }
 
 /* Puts folders[at]/name into the folder that is being made at /tmp/<at>. */
-static bool place(struct making *m, size_t at, const char *name, const char *real)
+static bool place(struct view *v, bool mounts, int at, const char *name, const char *real)
 {
 	char to[PATH_MAX];
 	int fd;
 
-	if (!m->mounts)
-		return keep_exec(m, real);
-	if (!text_printf(to, sizeof to, "/tmp/%zu/%s", at, name))
+	if (!mounts)
+		return keep_exec(v, real);
+	if (!text_printf(to, sizeof to, "/tmp/%d/%s", at, name))
 		return true; /* nobody can name it */
-	if (folder_of(m->folders, real) < 0) /* it finds what belongs to it by its own place */
-		return (symlink(real, to) == 0 || errno == EEXIST) && bind_with(real, real, 0) && keep_exec(m, real);
+	if (folder_at(real, (size_t)(strrchr(real, '/') - real)) < 0) /* it finds what belongs to it by its own place */
+		return (symlink(real, to) == 0 || errno == EEXIST) && bind_with(real, real, 0) && keep_exec(v, real);
 	if ((fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755)) < 0)
 		return errno == EEXIST;
 	return close(fd) == 0 && bind_with(real, to, 0); /* the folder itself may be on a mount without exec by now */
 }
 
-static bool add_path(struct making *m, const char *path, int level);
+static bool add_path(struct view *v, bool mounts, const char *path, int level);
 
 /* "#!interpreter argument", execve(2). */
-static bool add_interpreter(struct making *m, const char *script, int level)
+static bool add_interpreter(struct view *v, bool mounts, const char *script, int level)
 {
 	char line[256];
 	ssize_t n = sys_read_file(script, line, sizeof line);
@@ -286,11 +268,11 @@ static bool add_interpreter(struct making *m, const char *script, int level)
 	if (n <= 2 || line[0] != '#' || line[1] != '!' || !str_cut(&rest, '\n', &first) || !str_word(&first, &word))
 		return true;
 	line[word.p - line + (ssize_t)word.n] = '\0';
-	return level == INTERPRETERS || word.p[0] != '/' || add_path(m, word.p, level + 1);
+	return level == INTERPRETERS || word.p[0] != '/' || add_path(v, mounts, word.p, level + 1);
 }
 
 /* One program by its path, as it is in a folder or elsewhere, with what interprets it. */
-static bool add_path(struct making *m, const char *path, int level)
+static bool add_path(struct view *v, bool mounts, const char *path, int level)
 {
 	char real[PATH_MAX], folder[PATH_MAX], dir[PATH_MAX];
 	const char *name = strrchr(path, '/') + 1;
@@ -299,42 +281,40 @@ static bool add_path(struct making *m, const char *path, int level)
 	if (!is_program(path) || !realpath(path, real) || !text_printf(folder, sizeof folder, "%.*s", (int)n, path) || !realpath(folder, dir))
 		return true; /* it is not there */
 	if (is_multi_call(real))
-		say(m->view, name, " is a multi-call program, which can be told to be another one");
-	for (size_t i = 0; i < m->folders->n; i++)
-		if (strcmp(m->folders->path[i], dir) == 0)
-			return place(m, i, name, real) && add_interpreter(m, real, level);
-	return (!m->mounts || bind_with(real, real, 0)) && keep_exec(m, real) && add_interpreter(m, real, level);
+		say(v, name, " is a multi-call program, which can be told to be another one");
+	int at = folder_at(dir, strlen(dir));
+	bool placed = at >= 0 ? place(v, mounts, at, name, real) : (!mounts || bind_with(real, real, 0)) && keep_exec(v, real);
+	return placed && add_interpreter(v, mounts, real, level);
 }
 
-static bool add_all(struct making *m, const struct view_lists *l)
+/* mounts: into the folders that are being made; without, the paths alone are kept. */
+static bool add_all(struct view *v, bool mounts, const struct view_lists *l)
 {
 	const char *name = names_of(l, VIEW_ALLOWED);
 	char path[PATH_MAX];
 
-	if (!add_path(m, "/bin/sh", 0))
+	if (!add_path(v, mounts, "/bin/sh", 0))
 		return false;
 	for (uint32_t i = 0; i < l->count[VIEW_ALLOWED]; i++, name += strlen(name) + 1)
-		for (size_t k = 0; k < m->folders->n; k++)
-			if (text_printf(path, sizeof path, "%s/%s", m->folders->path[k], name) && !add_path(m, path, 0))
+		for (size_t k = 0; k < folders.n; k++)
+			if (text_printf(path, sizeof path, "%s/%s", folders.path[k], name) && !add_path(v, mounts, path, 0))
 				return false;
 	return true;
 }
 
 bool view_allow(const struct view_lists *l, struct view *v)
 {
-	static struct folders folders;
-	struct making m = {&folders, v, true};
 	char at[24];
 
 	/* the cells' empty /tmp is where the new folders are made, while the old ones can still be seen */
-	if (!find_folders(&folders) || mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k,nr_inodes=64") < 0)
+	if (!find_folders() || mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k,nr_inodes=64") < 0)
 		return false;
 	for (size_t i = 0; i < folders.n; i++) {
 		(void)text_printf(at, sizeof at, "/tmp/%zu", i); /* fits */
 		if (mkdir(at, 0755) < 0 || mount("tmpfs", at, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m,nr_inodes=4k") < 0)
 			return false;
 	}
-	if (!add_all(&m, l))
+	if (!add_all(v, true, l))
 		return false;
 	for (size_t i = 0; i < folders.n; i++) {
 		(void)text_printf(at, sizeof at, "/tmp/%zu", i); /* fits */
@@ -346,11 +326,8 @@ bool view_allow(const struct view_lists *l, struct view *v)
 
 void view_resolve(const struct view_lists *l, struct view *v)
 {
-	static struct folders folders;
-	struct making m = {&folders, v, false};
-
 	say(v, "without mounts of its own a jail can't keep the dynamic loader from running any program", "");
-	if (!find_folders(&folders) || !add_all(&m, l))
+	if (!find_folders() || !add_all(v, false, l))
 		v->exec_n = 0; /* then nothing can be executed */
 }
 
@@ -379,12 +356,11 @@ static bool is_forbidden(const struct view_lists *l, const char *name)
 
 bool view_forbid(const struct view_lists *l, struct view *v)
 {
-	static struct folders folders;
 	static struct cover done[MOUNTS_MAX];
 	char path[PATH_MAX], real[PATH_MAX];
 	size_t n = 0;
 
-	if (!find_folders(&folders))
+	if (!find_folders())
 		return false;
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; i < folders.n; i++) {
@@ -423,12 +399,12 @@ static int allow_execute(int fd, const char *path)
 	return sys_landlock_allow(fd, path, SYS_LL_EXECUTE) < 0 && errno != ENOENT && errno != ENOTDIR ? -1 : 0;
 }
 
-int view_landlock(int ruleset_fd, const struct view *v, bool folders)
+int view_landlock(int ruleset_fd, const struct view *v, bool in_folders)
 {
 	for (size_t i = 0; i < countof(loaders); i++)
 		if (allow_execute(ruleset_fd, loaders[i]) < 0)
 			return -1;
-	for (size_t i = 0; folders && i < countof(program_folders); i++)
+	for (size_t i = 0; in_folders && i < countof(program_folders); i++)
 		if (allow_execute(ruleset_fd, program_folders[i]) < 0)
 			return -1;
 	for (const char *p = v->exec; p < v->exec + v->exec_n; p += strlen(p) + 1)
@@ -439,17 +415,15 @@ int view_landlock(int ruleset_fd, const struct view *v, bool folders)
 
 int view_shrink(const char *names, uint32_t count)
 {
-	static struct folders folders;
 	static struct view v;
 	static struct view_lists l;
-	struct making m = {&folders, &v, false};
 	struct sys_ll_ruleset r = {.fs = SYS_LL_EXECUTE};
 	const char *end = names;
 
 	for (uint32_t i = 0; i < count; i++)
 		end += strlen(end) + 1;
 	const uint32_t counts[VIEW_LISTS] = {0, count};
-	if (!view_set_lists(&l, names, (size_t)(end - names), counts) || !find_folders(&folders) || !add_all(&m, &l)) {
+	if (!view_set_lists(&l, names, (size_t)(end - names), counts) || !find_folders() || !add_all(&v, false, &l)) {
 		errno = EINVAL;
 		return -1;
 	}

@@ -32,9 +32,9 @@ bool view_forbid(const struct view_lists *l, struct view *v);
 /* Where there are no mounts of one's own: the allowed programs, all of them in exec. */
 void view_resolve(const struct view_lists *l, struct view *v);
 
-/* Lets a Landlock ruleset execute what the view has: with folders, the folders of programs as well.
+/* Lets a Landlock ruleset execute what the view has; in_folders: what is in the folders of programs as well.
  * -1 and errno. */
-int view_landlock(int ruleset_fd, const struct view *v, bool folders);
+int view_landlock(int ruleset_fd, const struct view *v, bool in_folders);
 /* In a finished cell: from now on only these programs of the folders, their interpreters and the shell can be
  * executed, by Landlock, however little the cell had before. names: count of them, each NUL-terminated. */
 int view_shrink(const char *names, uint32_t count);
