@@ -1008,11 +1008,11 @@ static enum result step_no_new_privs(const struct site *c)
 static enum result step_landlock(const struct site *c)
 {
 	int abi = c->j->landlock_abi;
-	uint64_t all = SYS_LL_FS_1 | (abi >= 2 ? SYS_LL_REFER : 0) | (abi >= 3 ? SYS_LL_TRUNCATE : 0) |
+	unsigned all = SYS_LL_FS_1 | (abi >= 2 ? SYS_LL_REFER : 0) | (abi >= 3 ? SYS_LL_TRUNCATE : 0) |
 	               (abi >= 5 ? SYS_LL_IOCTL_DEV : 0);
-	uint64_t look = SYS_LL_READ_FILE | SYS_LL_READ_DIR, run = look | SYS_LL_EXECUTE;
-	uint64_t device = all & (SYS_LL_READ_FILE | SYS_LL_WRITE_FILE | SYS_LL_TRUNCATE | SYS_LL_IOCTL_DEV);
-	uint64_t work = all & ~(uint64_t)(SYS_LL_MAKE_CHAR | SYS_LL_MAKE_BLOCK | (c->p->noexec ? SYS_LL_EXECUTE : 0));
+	unsigned look = SYS_LL_READ_FILE | SYS_LL_READ_DIR, run = look | SYS_LL_EXECUTE;
+	unsigned device = all & (SYS_LL_READ_FILE | SYS_LL_WRITE_FILE | SYS_LL_TRUNCATE | SYS_LL_IOCTL_DEV);
+	unsigned work = all & ~(unsigned)(SYS_LL_MAKE_CHAR | SYS_LL_MAKE_BLOCK | (c->p->noexec ? SYS_LL_EXECUTE : 0));
 	struct sys_ll_ruleset r = {all, abi >= 4 ? SYS_LL_NET_TCP : 0, abi >= 6 ? SYS_LL_SCOPE_ALL : 0};
 	bool basic = c->j->mode == JAIL_BASIC, ok;
 	/* the probe runs nothing, and there are no lists yet */
