@@ -333,17 +333,8 @@ void view_resolve(const struct view_lists *l, struct view *v)
 
 /* ---- what may not ---- */
 
+/* A program's file that is covered; by its inode the other names that it has in the folders are. */
 struct cover { dev_t dev; ino_t ino; };
-
-/* Covers a program's file, and by their inode the other names that it has in the folders. */
-static bool cover(const char *path, struct cover *done, size_t *n, size_t max)
-{
-	struct stat st;
-	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || *n == max)
-		return true;
-	done[(*n)++] = (struct cover){st.st_dev, st.st_ino};
-	return mount("/dev/null", path, NULL, MS_BIND, NULL) == 0;
-}
 
 static bool is_forbidden(const struct view_lists *l, const char *name)
 {
@@ -380,7 +371,10 @@ bool view_forbid(const struct view_lists *l, struct view *v)
 				}
 				for (size_t k = 0; k < n; k++)
 					again = again || (done[k].dev == st.st_dev && done[k].ino == st.st_ino);
-				if ((pass ? again : by_name) && !cover(real, done, &n, countof(done))) {
+				if (!(pass ? again : by_name) || n == countof(done))
+					continue;
+				done[n++] = (struct cover){st.st_dev, st.st_ino};
+				if (mount("/dev/null", real, NULL, MS_BIND, NULL) < 0) {
 					sys_dir_end(&d);
 					return false;
 				}
