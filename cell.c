@@ -39,6 +39,12 @@ extern char **environ;
 static struct { struct msg_job head; char text[MSG_TEXT_MAX]; } inbox;
 static char *words[MSG_WORDS_MAX + 16];
 
+/* To arena; with MSG_DONTWAIT where nobody may be left to read it. */
+static int tell(const void *head, size_t head_n, const void *tail, size_t tail_n, int flags)
+{
+	return msg_send(CELL_CTL, head, head_n, tail, tail_n, NULL, 0, flags);
+}
+
 static _Noreturn void no_run(int status, const char *what, const char *name)
 {
 	warn("%s: %s: %s", name, what, strerror(errno));
@@ -132,7 +138,7 @@ static _Noreturn void run_child(const struct jail *j, const struct jail_slot *s,
 		}
 		(void)close(CELL_JOIN + i);
 	}
-	if (msg_send(CELL_CTL, ready, sizeof *ready, NULL, 0, NULL, 0, 0) < 0 || ready->error)
+	if (tell(ready, sizeof *ready, NULL, 0, 0) < 0 || ready->error)
 		_exit(125);
 	int files;
 	(void)close(CELL_NOTICES); /* process 1 listens */
@@ -288,7 +294,7 @@ static void report(const struct jail *j, const struct jail_slot *s, int status, 
 	r.files_bytes = (uint32_t)w.names.n;
 	r.files_truncated = w.truncated;
 	/* arena gone: nobody is left to tell */
-	(void)msg_send(CELL_CTL, &r, sizeof r, found, w.names.n, NULL, 0, MSG_DONTWAIT);
+	(void)tell(&r, sizeof r, found, w.names.n, MSG_DONTWAIT);
 }
 
 /* A call that the filter kept back: it is refused, and counted. */
@@ -342,7 +348,7 @@ static void give_file(int dir, const char *name, uint32_t index, uint64_t *budge
 		c.bytes = left < sizeof chunk ? (uint32_t)left : sizeof chunk;
 		if (c.bytes && read(fd, chunk, c.bytes) != (ssize_t)c.bytes)
 			memset(chunk, 0, c.bytes); /* nobody is left who could change it */
-		if (msg_send(CELL_CTL, &c, sizeof c, chunk, c.bytes, NULL, 0, 0) < 0)
+		if (tell(&c, sizeof c, chunk, c.bytes, 0) < 0)
 			break; /* arena is gone */
 		left -= c.bytes;
 		*budget -= c.bytes;
@@ -369,7 +375,7 @@ static void give_files(const struct jail_slot *s)
 	for (uint32_t i = 0; i < count; i++, name += strlen(name) + 1)
 		give_file(dir, name, i, &budget);
 	const struct msg_content end = {.type = MSG_CONTENT, .index = count};
-	(void)msg_send(CELL_CTL, &end, sizeof end, NULL, 0, NULL, 0, 0); /* arena gone: nobody is left to tell */
+	(void)tell(&end, sizeof end, NULL, 0, 0); /* arena gone: nobody is left to tell */
 }
 
 /* Waits until the child has ended: its status. Others that end meanwhile are reaped. */
@@ -398,6 +404,16 @@ static int watch(const struct jail *j, pid_t child, int signals, bool *early)
 	}
 }
 
+static _Noreturn void not_ready(int ctl, struct msg_ready *ready, const char *step, int error)
+{
+	ready->error = error;
+	(void)text_printf(ready->step, sizeof ready->step, "%s", step);
+	/* whichever place the socket has by now; if neither takes it, the hang-up says enough */
+	if (msg_send(ctl, ready, sizeof *ready, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0 && (errno == EBADF || errno == ENOTSOCK))
+		(void)tell(ready, sizeof *ready, NULL, 0, MSG_DONTWAIT);
+	_exit(125);
+}
+
 void cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MSG_FDS], bool probe)
 {
 	struct msg_ready ready = {.type = MSG_READY};
@@ -405,14 +421,8 @@ void cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MS
 	bool early = false;
 	sigset_t chld;
 
-	if (!jail_enter(j, s, fds, &ready.layers, &e)) {
-		ready.error = e.error ? e.error : EINVAL;
-		(void)text_printf(ready.step, sizeof ready.step, "%s", e.step);
-		/* whichever place the socket has by now; if neither takes it, the hang-up says enough */
-		if (msg_send(fds[0], &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0 && (errno == EBADF || errno == ENOTSOCK))
-			(void)msg_send(CELL_CTL, &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT);
-		_exit(125);
-	}
+	if (!jail_enter(j, s, fds, &ready.layers, &e))
+		not_ready(fds[0], &ready, e.step, e.error ? e.error : EINVAL);
 	(void)sigemptyset(&chld);
 	(void)sigaddset(&chld, SIGCHLD);
 	int signals = sigprocmask(SIG_SETMASK, &chld, NULL) < 0 ? -1 : signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -423,12 +433,8 @@ void cell_main(const struct jail *j, const struct jail_slot *s, const int fds[MS
 	pid_t child = signals < 0 ? -1 : sys_clone(0);
 	if (child == 0)
 		run_child(j, s, &ready);
-	if (child < 0) {
-		ready.error = errno;
-		(void)text_printf(ready.step, sizeof ready.step, "fork");
-		(void)msg_send(CELL_CTL, &ready, sizeof ready, NULL, 0, NULL, 0, MSG_DONTWAIT);
-		_exit(125);
-	}
+	if (child < 0)
+		not_ready(CELL_CTL, &ready, "fork", errno);
 	/* the pipes are the command's: while process 1 held an end, its reader would see no end */
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = 0; fd <= 2; fd++)
