@@ -91,38 +91,55 @@ static bool open_ends(const struct jail_slot *s, int mine[MSG_FDS], int theirs[M
 	return false;
 }
 
+static void close_ends(const int fds[MSG_FDS])
+{
+	for (size_t i = 0; i < MSG_FDS; i++)
+		(void)close(fds[i]);
+}
+
+/* A new cell in a slot that is ready: its process 1, and arena's ends in mine; or -1, and the slot is spent. */
+static pid_t start_cell(const struct jail_slot *s, bool is_probe, int mine[MSG_FDS], struct jail_error *e)
+{
+	int theirs[MSG_FDS];
+	pid_t pid = -1;
+
+	if (!open_ends(s, mine, theirs)) {
+		*e = (struct jail_error){"pipes", errno};
+	} else {
+		pid = sys_clone(jail_clone_flags(&w.jail));
+		if (pid == 0)
+			cell_main(&w.jail, s, theirs, is_probe);
+		*e = (struct jail_error){"clone", errno};
+		close_ends(theirs);
+		if (pid < 0)
+			close_ends(mine);
+	}
+	if (pid < 0)
+		jail_slot_spent(&w.jail, s);
+	return pid;
+}
+
 static void build(uint32_t id, uint32_t profile)
 {
 	uint32_t n = id & 0xff;
-	int mine[MSG_FDS], theirs[MSG_FDS];
+	int mine[MSG_FDS];
 	struct jail_error e = {"", 0};
+	pid_t pid = -1;
 	bool made = false;
 
 	bool seen = jail_view_ready(&w.jail, profile, &made, &e);
 	if (seen && made)
 		tell(MSG_VIEW, profile, w.jail.view[profile].v.why, NULL, 0);
-	if (!seen || !jail_slot_ready(&w.jail, &w.slots[n], profile, &e)) {
+	if (seen && jail_slot_ready(&w.jail, &w.slots[n], profile, &e))
+		pid = start_cell(&w.slots[n], false, mine, &e);
+	if (pid < 0) {
 		tell_failed(id, &e);
 		return;
 	}
-	if (!open_ends(&w.slots[n], mine, theirs)) {
-		jail_slot_spent(&w.jail, &w.slots[n]);
-		tell_failed(id, &(struct jail_error){"pipes", errno});
-		return;
-	}
-	pid_t pid = sys_clone(jail_clone_flags(&w.jail));
-	if (pid == 0)
-		cell_main(&w.jail, &w.slots[n], theirs, false);
-	if (pid < 0) {
-		jail_slot_spent(&w.jail, &w.slots[n]);
-		tell_failed(id, &(struct jail_error){"clone", errno});
-	} else {
-		w.cells[n].pid = pid;
-		w.cells[n].id = id;
-		tell(MSG_CELL, id, "", mine, MSG_FDS);
-	}
-	for (size_t i = 0; i < MSG_FDS; i++)
-		(void)close(mine[i]), (void)close(theirs[i]);
+	w.cells[n].pid = pid;
+	w.cells[n].id = id;
+	tell(MSG_CELL, id, "", mine, MSG_FDS);
+	close_ends(mine);
 }
 
 /* What arena asks, once its size is right: false is "that can't be", and the end. */
@@ -342,42 +359,29 @@ static void one_request(void)
 static bool probe(struct msg_hello *h, struct jail_error *e)
 {
 	static char step[sizeof ((struct msg_ready *)0)->step];
-	int mine[MSG_FDS], theirs[MSG_FDS];
+	int mine[MSG_FDS];
 	struct msg_ready r;
+	pid_t pid;
 
-	if (!jail_slot_ready(&w.jail, &w.slots[0], 0, e))
+	if (!jail_slot_ready(&w.jail, &w.slots[0], 0, e) || (pid = start_cell(&w.slots[0], true, mine, e)) < 0)
 		return false;
-	if (!open_ends(&w.slots[0], mine, theirs)) {
-		*e = (struct jail_error){"pipes", errno};
-		return false;
-	}
-	pid_t pid = sys_clone(jail_clone_flags(&w.jail));
-	if (pid == 0)
-		cell_main(&w.jail, &w.slots[0], theirs, true);
-	*e = (struct jail_error){"clone", errno};
-	for (size_t i = 0; i < MSG_FDS; i++)
-		(void)close(theirs[i]);
 	struct pollfd p = {mine[0], POLLIN, 0};
-	long n = pid > 0 && poll(&p, 1, 10000) == 1 ? msg_recv(mine[0], &r, sizeof r, NULL, 0, 0) : -1;
-	for (size_t i = 0; i < MSG_FDS; i++)
-		(void)close(mine[i]); /* which ends the cell */
-	if (pid > 0) {
-		if (n < 0)
-			(void)kill(pid, SIGKILL);
-		(void)waitpid(pid, NULL, 0); /* no handler is installed: not interrupted */
-		jail_slot_spent(&w.jail, &w.slots[0]);
+	long n = poll(&p, 1, 10000) == 1 ? msg_recv(mine[0], &r, sizeof r, NULL, 0, 0) : -1;
+	close_ends(mine); /* which ends the cell */
+	if (n < 0)
+		(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0); /* no handler is installed: not interrupted */
+	jail_slot_spent(&w.jail, &w.slots[0]);
+	if (n == sizeof r && !r.error) {
+		h->layers = r.layers;
+		return true;
 	}
-	if (n != sizeof r || r.error) {
-		if (n == sizeof r) {
-			memcpy(step, r.step, sizeof step - 1);
-			*e = (struct jail_error){step, r.error};
-		} else if (pid > 0) {
-			*e = (struct jail_error){"probe cell", ECHILD};
-		}
-		return false;
+	*e = (struct jail_error){"probe cell", ECHILD};
+	if (n == sizeof r) {
+		memcpy(step, r.step, sizeof step - 1);
+		*e = (struct jail_error){step, r.error};
 	}
-	h->layers = r.layers;
-	return true;
+	return false;
 }
 
 static void confine(struct jail_error *e)
