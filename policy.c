@@ -913,20 +913,11 @@ void policy_judge(const struct policy *p, const struct policy_ask *ask, struct v
 	static struct judge g;
 	const struct policy_rule *text = NULL;
 
-	v->names = 0;
-	v->code = v->would = POLICY_OK;
-	v->rule = v->program = (struct str){NULL, 0};
-	v->why = NULL;
-	v->undecided = v->more_names = false;
+	memset(v, 0, sizeof *v);
+	memset(&g, 0, sizeof g);
 	g.p = p;
 	g.ask = ask;
 	g.v = v;
-	g.functions = 0;
-	g.unsets = 0;
-	g.used_function = false;
-	g.black = NULL;
-	g.bad = NULL;
-	memset(g.seen, 0, sizeof g.seen);
 	shell_reset(&shell);
 	if (ask->argv)
 		(void)shell_add_words(&shell, ask->argv, ask->argc); /* no room: an error */
