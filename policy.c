@@ -109,6 +109,14 @@ static bool in_words(struct str name, const char *list)
 	return name.n && find_word(list, name, true);
 }
 
+static bool is_among(const struct str *list, size_t n, struct str s)
+{
+	for (size_t i = 0; i < n; i++)
+		if (same(list[i], s))
+			return true;
+	return false;
+}
+
 static struct str base_name(struct str s)
 {
 	const char *slash = s.n ? memrchr(s.p, '/', s.n) : NULL;
@@ -486,9 +494,8 @@ static void add_name(struct judge *g, struct str name, unsigned hash)
 
 	if (*seen && *seen < 255 && same(v->name[*seen - 1], name))
 		return;
-	for (size_t i = 0; *seen && i < v->names; i++)
-		if (same(v->name[i], name))
-			return;
+	if (*seen && is_among(v->name, v->names, name))
+		return;
 	if (v->names == POLICY_NAMES) {
 		v->more_names = true;
 		return;
@@ -565,20 +572,16 @@ static bool is_ours(struct str path, struct str name)
 static void check_allowed(struct judge *g, const struct run *r, struct str path, struct str name, unsigned hash, const struct starter *st)
 {
 	const struct policy_ask *ask = g->ask;
-	bool listed = !ask->restricted;
 
 	if (path.n == name.n && r->shell) {
 		if (is_harmless(g->p, name, hash) || (st && st->builtin))
 			return;
-		for (size_t i = 0; r->functions && i < g->functions; i++)
-			if (same(g->function[i], name)) {
-				g->used_function = true;
-				return;
-			}
+		if (r->functions && is_among(g->function, g->functions, name)) {
+			g->used_function = true;
+			return;
+		}
 	}
-	for (size_t i = 0; !listed && i < ask->allows; i++)
-		listed = same(ask->allow[i], name);
-	if (!listed)
+	if (ask->restricted && !is_among(ask->allow, ask->allows, name))
 		refuse(g, name, "the program is not in this request's 'allow'");
 	if (ask->profile != CONF_STRICT)
 		return;
@@ -872,9 +875,8 @@ static bool may_be_unset(const struct judge *g)
 	for (size_t i = 0; i < g->unsets; i++)
 		for (size_t k = 1; k < g->unset[i].n; k++) {
 			struct str t = text_of(&g->unset[i].w[k]);
-			may = may || varies(&g->unset[i], &g->unset[i].w[k]) || (is_flag(t) && memchr(t.p, 'f', t.n));
-			for (size_t f = 0; f < g->functions; f++)
-				may = may || same(t, g->function[f]);
+			may = may || varies(&g->unset[i], &g->unset[i].w[k]) || (is_flag(t) && memchr(t.p, 'f', t.n)) ||
+			      is_among(g->function, g->functions, t);
 		}
 	return may;
 }
@@ -887,10 +889,7 @@ static void judge_command(struct judge *g, const struct shell_cmd *c)
 	for (; r.n && (r.w->flags & SHELL_ASSIGNMENT); r.w++, r.n--)
 		check_assignment(g, r.w);
 	if (c->flags & SHELL_DEFINES) {
-		bool there = false;
-		for (size_t i = 0; i < g->functions; i++)
-			there = there || same(g->function[i], text_of(r.w));
-		if ((c->flags & SHELL_CERTAIN) && !there && g->functions < POLICY_FUNCTIONS)
+		if ((c->flags & SHELL_CERTAIN) && g->functions < POLICY_FUNCTIONS && !is_among(g->function, g->functions, text_of(r.w)))
 			g->function[g->functions++] = text_of(r.w);
 		return;
 	}
