@@ -522,6 +522,11 @@ static struct str text_of(const struct shell_word *w)
 	return shell_text(&shell, w);
 }
 
+static bool word_is(const struct shell_word *w, const char *text)
+{
+	return str_eq(text_of(w), text);
+}
+
 /* A word that does not say before the run what it will be. */
 static bool varies(const struct run *r, const struct shell_word *w)
 {
@@ -591,7 +596,7 @@ static void check_allowed(struct judge *g, const struct run *r, struct str path,
 		refuse(g, name, "the program is not in the whitelist");
 }
 
-static void judge_run(struct judge *g, struct run r);
+static void judge_run(struct judge *g, struct run *r);
 
 /* A text that a shell would run; sure when all of it is known. Its commands are judged in their turn. */
 static void judge_text(struct judge *g, const struct run *r, struct str text, bool sure)
@@ -697,11 +702,10 @@ static void judge_find(struct judge *g, const struct run *r)
 			unknown(g, "find may be told to start something by a word that is not known before the run");
 		if (!(r->w[i].flags & SHELL_VARIES) && in_words(t, runs)) {
 			size_t end = ++i;
-			while (end < r->n && !str_eq(text_of(&r->w[end]), ";") &&
-			       !(str_eq(text_of(&r->w[end]), "+") && str_eq(text_of(&r->w[end - 1]), "{}")))
+			while (end < r->n && !word_is(&r->w[end], ";") && !(word_is(&r->w[end], "+") && word_is(&r->w[end - 1], "{}")))
 				end++;
 			struct run inner = {.w = r->w + i, .n = end - i, .depth = r->depth, .replaced = str_of("{}")};
-			judge_run(g, inner);
+			judge_run(g, &inner);
 			i = end;
 		} else if (str_eq(t, ";")) {
 			open++;
@@ -753,8 +757,7 @@ static bool peel(struct judge *g, const struct starter *st, struct run *r)
 			judge_text(g, r, o.value, true);
 	}
 	for (; i < r->n; i++) {
-		struct str t = text_of(&r->w[i]);
-		bool assigns = st->how == ASSIGNED && (memchr(t.p, '=', r->w[i].lead) || str_eq(t, "-"));
+		bool assigns = st->how == ASSIGNED && (memchr(text_of(&r->w[i]).p, '=', r->w[i].lead) || word_is(&r->w[i], "-"));
 		if (r->w[i].flags & (SHELL_SPLITS | SHELL_GLOB) || ((r->w[i].flags & SHELL_VARIES) && !assigns && skip))
 			unknown(g, "a word before the program is not known before the run");
 		if (assigns)
@@ -764,7 +767,7 @@ static bool peel(struct judge *g, const struct starter *st, struct run *r)
 		else
 			break;
 	}
-	if (i >= r->n && (r->fed || st->how == FED) && st->how != FED)
+	if (i >= r->n && r->fed && st->how != FED)
 		unknown(g, "the program's name is not known before it runs");
 	r->fed = r->fed || (st->how == FED && !r->replaced.n);
 	/* exec starts programs alone; time is a keyword of bash, behind which builtins are found */
@@ -801,7 +804,7 @@ static bool judge_started(struct judge *g, const struct starter *st, struct run 
 	case TRAP:
 		while (i < r->n && is_flag(text_of(&r->w[i])))
 			i++;
-		if (i + 1 < r->n && !str_eq(text_of(&r->w[i]), "-"))
+		if (i + 1 < r->n && !word_is(&r->w[i], "-"))
 			judge_text(g, r, text_of(&r->w[i]), !varies(r, &r->w[i]));
 		return false;
 	case FOUND:
@@ -840,30 +843,30 @@ static void check_builtin(struct judge *g, const struct run *r, struct str name)
 			unknown(g, "this builtin's option may start a program by another name");
 }
 
-/* One command, and what it starts in its turn. */
-static void judge_run(struct judge *g, struct run r)
+/* One command, and what it starts in its turn: r becomes that. */
+static void judge_run(struct judge *g, struct run *r)
 {
-	for (const struct starter *st = NULL; r.n;) {
-		struct str path = text_of(&r.w[0]), name = base_name(path);
-		if (varies(&r, &r.w[0]) || name.n == 0) {
+	while (r->n) {
+		struct str path = text_of(&r->w[0]), name = base_name(path);
+		if (varies(r, &r->w[0]) || name.n == 0) {
 			if (path.n)
 				unknown(g, "the program's name is not known before it runs");
 			return;
 		}
 		unsigned hash = hash_of(name);
 		add_name(g, name, hash);
-		const struct policy_rule *black = find_black(g->p, name, hash, is_ours(path, name), &shell, r.w, r.n);
+		const struct policy_rule *black = find_black(g->p, name, hash, is_ours(path, name), &shell, r->w, r->n);
 		if (black && !g->black) {
 			g->black = black;
 			g->black_program = name;
 		}
-		if (r.flags & SHELL_OPERAND)
+		if (r->flags & SHELL_OPERAND)
 			return;
-		st = find_starter(g->p, name, hash);
-		check_allowed(g, &r, path, name, hash, st);
-		if (r.shell && is_harmless(g->p, name, hash))
-			check_builtin(g, &r, name);
-		if (!st || (st->builtin && !r.shell) || !judge_started(g, st, &r))
+		const struct starter *st = find_starter(g->p, name, hash);
+		check_allowed(g, r, path, name, hash, st);
+		if (r->shell && is_harmless(g->p, name, hash))
+			check_builtin(g, r, name);
+		if (!st || (st->builtin && !r->shell) || !judge_started(g, st, r))
 			return;
 	}
 }
@@ -893,7 +896,7 @@ static void judge_command(struct judge *g, const struct shell_cmd *c)
 			g->function[g->functions++] = text_of(r.w);
 		return;
 	}
-	judge_run(g, r);
+	judge_run(g, &r);
 }
 
 bool policy_is_run_by_shells(struct str variable)
