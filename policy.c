@@ -36,6 +36,7 @@ enum starts {
 	FOUND,    /* find: -exec and its kin */
 	OPTION,   /* an option names the program */
 	UNKNOWN,  /* what it runs can't be known from its words */
+	ALIAS,    /* name=text, which is run where the name stands */
 };
 static const struct starter {
 	char name[9];
@@ -59,7 +60,7 @@ static const struct starter {
 	{"prlimit", PROGRAM, false, "p", " pid ", 0}, {"flock", PROGRAM, false, "cwE", " command wait timeout conflict-exit-code ", 1},
 	{"watch", TEXT, false, "nq", " interval equexit ", 0}, {"command", ASKS, true, "", NULL, 0}, {"builtin", PROGRAM, true, "", NULL, 0},
 	{"exec", PROGRAM, true, "a", NULL, 0}, {"eval", TEXT, true, "", NULL, 0}, {"trap", TRAP, true, "", NULL, 0},
-	{".", UNKNOWN, true, "", NULL, 0}, {"source", UNKNOWN, true, "", NULL, 0}, {"alias", UNKNOWN, true, "", NULL, 0},
+	{".", UNKNOWN, true, "", NULL, 0}, {"source", UNKNOWN, true, "", NULL, 0}, {"alias", ALIAS, true, "", NULL, 0},
 	{"sh", SCRIPT, false, "oO", " rcfile init-file ", 0}, {"bash", SCRIPT, false, "oO", " rcfile init-file ", 0},
 	{"dash", SCRIPT, false, "o", NULL, 0}, {"ash", SCRIPT, false, "o", NULL, 0}, {"ksh", SCRIPT, false, "o", NULL, 0},
 	{"mksh", SCRIPT, false, "o", NULL, 0}, {"zsh", SCRIPT, false, "o", NULL, 0}, {"rbash", SCRIPT, false, "oO", NULL, 0},
@@ -620,11 +621,11 @@ struct option { char letter; struct str name, value; const struct shell_word *wo
 /* Takes options from word i on; false at their end. */
 static bool next_option(const struct starter *st, const struct run *r, size_t *i, struct option *o)
 {
-	*o = (struct option){.found = false};
+	memset(o, 0, sizeof *o);
 	if (*i >= r->n)
 		return false;
 	struct str t = text_of(&r->w[*i]);
-	*o = (struct option){.found = is_flag(t) || (st->how == SCRIPT && ((t.n > 1 && t.p[0] == '+') || str_eq(t, "-")))};
+	o->found = is_flag(t) || (st->how == SCRIPT && ((t.n > 1 && t.p[0] == '+') || str_eq(t, "-")));
 	if (!o->found)
 		return false;
 	o->word = o->value_word = &r->w[(*i)++];
@@ -658,6 +659,12 @@ static bool has_letter(const struct option *o, char c)
 {
 	struct str t = text_of(o->word);
 	return o->letter != 'L' && t.n > 1 && memchr(t.p + 1, c, t.n - 1);
+}
+
+/* A long option that begins with this letter. */
+static bool is_long(const struct option *o, char c)
+{
+	return o->letter == 'L' && o->name.n && o->name.p[0] == c;
 }
 
 static void judge_script(struct judge *g, const struct starter *st, const struct run *r)
@@ -742,7 +749,7 @@ static bool peel(struct judge *g, const struct starter *st, struct run *r)
 			unknown(g, "an option before the program is not known before the run");
 		if (st->how == ASKS && (has_letter(&o, 'v') || has_letter(&o, 'V')))
 			return false;
-		if (st->how == ASSIGNED && ((o.letter == 'S' && o.value.p) || (o.letter == 'L' && o.name.n && o.name.p[0] == 's' && o.value.p))) {
+		if (st->how == ASSIGNED && o.value.p && (o.letter == 'S' || is_long(&o, 's'))) {
 			/* the text is split into words of env's own, options and all, and what stands behind it follows them */
 			const struct shell_word env[2] = {r->w[0], {.at = (uint32_t)(o.value.p - shell.text), .n = (uint32_t)o.value.n}};
 			struct str text = shell_join(&shell, env, 2);
@@ -751,7 +758,7 @@ static bool peel(struct judge *g, const struct starter *st, struct run *r)
 			judge_text(g, r, text, i == r->n);
 			return false;
 		}
-		if (st->how == FED && (o.letter == 'I' || o.letter == 'i' || (o.letter == 'L' && o.name.n && o.name.p[0] == 'r')))
+		if (st->how == FED && (o.letter == 'I' || o.letter == 'i' || is_long(&o, 'r')))
 			r->replaced = o.value.n ? o.value : str_of("{}");
 		if (strcmp(st->name, "flock") == 0 && (o.letter == 'c' || (o.letter == 'L' && o.value.p)))
 			judge_text(g, r, o.value, true);
@@ -814,10 +821,9 @@ static bool judge_started(struct judge *g, const struct starter *st, struct run 
 		judge_option(g, st, r);
 		return false;
 	case UNKNOWN:
-		if (strcmp(st->name, "alias") != 0) {
-			unknown(g, "what stands in a file is not known before the run");
-			return false;
-		}
+		unknown(g, "what stands in a file is not known before the run");
+		return false;
+	case ALIAS:
 		for (; i < r->n; i++)
 			if (varies(r, &r->w[i]) || memchr(text_of(&r->w[i]).p, '=', r->w[i].n))
 				judge_alias(g, r, text_of(&r->w[i]));
