@@ -130,7 +130,7 @@ static _Noreturn void run_child(const struct jail *j, const struct jail_slot *s,
 
 	(void)setsid(); /* a group of its own, so that kill(0) is not for process 1; it leads none: can't fail */
 	for (int i = 0; i < JAIL_CONTROLLERS; i++) {
-		if (s->join_fd[i] < 0)
+		if (s->fd[SLOT_JOIN + i] < 0)
 			continue;
 		if (write(CELL_JOIN + i, "0", 1) != 1) {
 			ready->error = errno;

@@ -332,12 +332,12 @@ static bool slot_cgroup(struct jail *j, struct jail_slot *s, uint32_t profile)
 			(void)(g->v2 ? set_value(dir, "cpu.weight", 50) : set_value(dir, "cpu.shares", 512));
 		}
 		if (!s->open && i == 1) /* before 4.11 there is none, and a full number of processes is not told */
-			s->event_fd[JAIL_PIDS] = open(path("%s/pids.events", dir), O_RDONLY | O_CLOEXEC);
+			s->fd[SLOT_EVENTS + JAIL_PIDS] = open(path("%s/pids.events", dir), O_RDONLY | O_CLOEXEC);
 		if (s->open || (g->v2 && i))
 			continue;
-		if ((s->join_fd[i] = open(path("%s/cgroup.procs", dir), O_WRONLY | O_CLOEXEC)) < 0)
+		if ((s->fd[SLOT_JOIN + i] = open(path("%s/cgroup.procs", dir), O_WRONLY | O_CLOEXEC)) < 0)
 			return false;
-		if (i == 0 && (s->event_fd[JAIL_OOM] = open(path("%s/%s", dir, g->v2 ? "memory.events" : "memory.oom_control"), O_RDONLY | O_CLOEXEC)) < 0)
+		if (i == 0 && (s->fd[SLOT_EVENTS + JAIL_OOM] = open(path("%s/%s", dir, g->v2 ? "memory.events" : "memory.oom_control"), O_RDONLY | O_CLOEXEC)) < 0)
 			return false;
 	}
 	return true;
@@ -728,11 +728,10 @@ static int make_netns(const struct jail *j)
 
 static void slot_close(struct jail_slot *s)
 {
-	int *fds[] = {&s->net_fd, &s->user_fd, &s->join_fd[0], &s->join_fd[1], &s->join_fd[2], &s->event_fd[0], &s->event_fd[1]};
-	for (size_t i = 0; i < countof(fds); i++) {
-		if (*fds[i] >= 0)
-			(void)close(*fds[i]);
-		*fds[i] = -1;
+	for (size_t i = 0; i < SLOT_FDS; i++) {
+		if (s->fd[i] >= 0)
+			(void)close(s->fd[i]);
+		s->fd[i] = -1;
 	}
 	s->open = false;
 }
@@ -762,6 +761,20 @@ void jail_slot_spent(const struct jail *j, const struct jail_slot *s)
 		warn("%s could not be removed:", s->tmp);
 }
 
+/* Once what all cells of the slot use, with its cgroup set to the profile. */
+static bool slot_open(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e)
+{
+	if (!s->open) {
+		for (size_t i = 0; i < SLOT_FDS; i++)
+			s->fd[i] = -1;
+		if ((j->mode & NAMESPACED) && (s->fd[SLOT_NET] = make_netns(j)) < 0)
+			return fail(e, "network namespace");
+		if (j->userns && (s->fd[SLOT_USER] = run_helper(make_userns, j, s, NULL, e)) < 0)
+			return false;
+	}
+	return !j->cgroup || slot_cgroup(j, s, profile) || fail(e, "cgroup");
+}
+
 bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, struct jail_error *e)
 {
 	if (j->mode != JAIL_BASIC)
@@ -770,20 +783,7 @@ bool jail_slot_ready(struct jail *j, struct jail_slot *s, uint32_t profile, stru
 		return fail(e, "folder of the cell");
 	if (s->open && s->profile == profile)
 		return true;
-	if (!s->open) {
-		s->net_fd = s->user_fd = s->join_fd[0] = s->join_fd[1] = s->join_fd[2] = s->event_fd[0] = s->event_fd[1] = -1;
-		if ((j->mode & NAMESPACED) && (s->net_fd = make_netns(j)) < 0) {
-			(void)fail(e, "network namespace");
-			slot_close(s);
-			return false;
-		}
-		if (j->userns && (s->user_fd = run_helper(make_userns, j, s, NULL, e)) < 0) {
-			slot_close(s);
-			return false;
-		}
-	}
-	if (j->cgroup && !slot_cgroup(j, s, profile)) {
-		(void)fail(e, "cgroup");
+	if (!slot_open(j, s, profile, e)) {
 		slot_close(s);
 		return false;
 	}
@@ -842,7 +842,7 @@ static enum result step_order(const struct site *c)
 
 static enum result step_netns(const struct site *c)
 {
-	return ok_if(setns(c->s->net_fd, CLONE_NEWNET) == 0);
+	return ok_if(setns(c->s->fd[SLOT_NET], CLONE_NEWNET) == 0);
 }
 
 static enum result step_mountns(const struct site *c)
@@ -887,12 +887,9 @@ static enum result step_fds(const struct site *c)
 
 	for (int i = 0; i < MSG_FDS; i++)
 		source[n] = c->fds[i], target[n++] = standard[i];
-	for (int i = 0; i < JAIL_EVENTS; i++)
-		if (c->s->event_fd[i] >= 0)
-			source[n] = c->s->event_fd[i], target[n++] = CELL_EVENTS + i;
-	for (int i = 0; i < JAIL_CONTROLLERS; i++)
-		if (c->s->join_fd[i] >= 0)
-			source[n] = c->s->join_fd[i], target[n++] = CELL_JOIN + i;
+	for (int i = SLOT_EVENTS; i < SLOT_FDS; i++)
+		if (c->s->fd[i] >= 0)
+			source[n] = c->s->fd[i], target[n++] = CELL_EVENTS + i - SLOT_EVENTS;
 	/* first out of the way, then into place: a source could stand where another must go */
 	for (int i = 0; i < n; i++)
 		if ((source[i] = fcntl(source[i], F_DUPFD_CLOEXEC, CELL_FDS)) < 0)
@@ -972,16 +969,16 @@ static bool drop_to(uid_t uid)
 
 static enum result step_uid(const struct site *c)
 {
-	if (c->s->user_fd >= 0 || jail_slot_uid(c->j, c->s) == (uid_t)-1)
+	if (c->s->fd[SLOT_USER] >= 0 || jail_slot_uid(c->j, c->s) == (uid_t)-1)
 		return SKIPPED;
 	return ok_if(drop_to(jail_slot_uid(c->j, c->s)));
 }
 
 static enum result step_userns(const struct site *c)
 {
-	if (c->s->user_fd < 0)
+	if (c->s->fd[SLOT_USER] < 0)
 		return SKIPPED;
-	return ok_if(setns(c->s->user_fd, CLONE_NEWUSER) == 0 && drop_to(CELL_UID));
+	return ok_if(setns(c->s->fd[SLOT_USER], CLONE_NEWUSER) == 0 && drop_to(CELL_UID));
 }
 
 static enum result step_capabilities(const struct site *c)

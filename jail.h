@@ -14,9 +14,10 @@
 enum jail_mode { JAIL_ROOT = 1, JAIL_USER = 2, JAIL_BASIC = 4 };
 
 /* Fds of a cell under construction and of its process 1, at fixed places. */
+enum { JAIL_CONTROLLERS = 3 };
 enum { JAIL_OOM, JAIL_PIDS, JAIL_EVENTS }; /* files of the cgroup that count what its limits refused */
-enum { CELL_CTL = 3, CELL_EVENTS = 4, CELL_JOIN = 6, CELL_FDS = CELL_JOIN + 3, CELL_NOTICES = 30 };
-enum { CELL_UID = 1000 /* inside a user namespace */, JAIL_CONTROLLERS = 3 };
+enum { CELL_CTL = 3, CELL_EVENTS = 4, CELL_JOIN = CELL_EVENTS + JAIL_EVENTS, CELL_FDS = CELL_JOIN + JAIL_CONTROLLERS, CELL_NOTICES = 30 };
+enum { CELL_UID = 1000 /* inside a user namespace */ };
 
 /* What all cells of one warden share; made once. */
 struct jail {
@@ -37,12 +38,15 @@ struct jail {
 	struct view_lists lists;
 };
 
+/* What a slot has open, -1 for nothing: its namespaces, then what its cells get from CELL_EVENTS on, in the same order. */
+enum { SLOT_NET, SLOT_USER, SLOT_EVENTS, SLOT_JOIN = SLOT_EVENTS + JAIL_EVENTS, SLOT_FDS = SLOT_JOIN + JAIL_CONTROLLERS };
+
 /* What one cell at a time uses and the next one uses again. An empty network namespace can't be
  * changed from inside a cell, which can make no socket and holds no capability over it; the user
  * namespace is the same: its maps are written once (user_namespaces(7)). */
 struct jail_slot {
 	uint32_t n, profile; /* profile: the one its cgroup is set to, CONF_PROFILES for none */
-	int net_fd, user_fd, join_fd[JAIL_CONTROLLERS], event_fd[JAIL_EVENTS];
+	int fd[SLOT_FDS];
 	char tmp[40]; /* the writable folder: /tmp, or in basic one of the cell's own */
 	bool open;
 };
