@@ -85,6 +85,18 @@ static const char *path(const char *fmt, ...)
 	return out;
 }
 
+/* An fd of a namespace that this process is in. */
+static int open_ns(const char *name)
+{
+	return open(path("/proc/self/ns/%s", name), O_RDONLY | O_CLOEXEC);
+}
+
+/* The working directory becomes the root; nothing of the old one is left (pivot_root(2)). */
+static bool become_root(void)
+{
+	return sys_pivot_root(".", ".") == 0 && umount2(".", MNT_DETACH) == 0 && chdir("/") == 0;
+}
+
 /* ---- uids ---- */
 
 uid_t jail_uid_base(uint16_t port)
@@ -403,7 +415,7 @@ static int make_userns(const struct jail *j, const struct jail_slot *s, struct v
 		return fail(e, "user namespace of the slot"), -1;
 	if (!write_maps(CELL_UID, outside, outside))
 		return fail(e, "uid map of the slot"), -1;
-	int fd = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+	int fd = open_ns("user");
 	if (fd < 0)
 		fail(e, "user namespace of the slot");
 	return fd;
@@ -510,7 +522,7 @@ static int make_template(const struct jail *j, const struct jail_slot *s, struct
 	(void)s, (void)v;
 	if (unshare(CLONE_NEWNS) < 0)
 		return fail(e, "mount namespace"), -1;
-	int fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	int fd = open_ns("mnt");
 	if (fd < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return fail(e, "private mounts"), -1;
 	/* /tmp is where it is built, seen by nobody outside this namespace */
@@ -534,7 +546,7 @@ static int make_template(const struct jail *j, const struct jail_slot *s, struct
 	 * whole (mount_namespaces(7)): the cell drops this one right after mounting its own. */
 	if (j->in_userns && mount("/proc", "mnt", NULL, MS_BIND | MS_REC, NULL) < 0)
 		return fail(e, "proc for the cells"), -1;
-	if (sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+	if (!become_root())
 		return fail(e, "pivot_root"), -1;
 	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
 		return fail(e, "read-only root"), -1;
@@ -694,7 +706,7 @@ bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_e
 	/* the warden itself has no use for a network, and in a user namespace no way back to the host's */
 	if (unshare(CLONE_NEWUTS | CLONE_NEWNET) < 0 || sethostname("omniarena", 9) < 0)
 		return fail(e, "host name and network of the warden");
-	j->home_net_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	j->home_net_fd = open_ns("net");
 	if (j->home_net_fd < 0)
 		return fail(e, "own network namespace");
 	struct jail_slot first = {.n = 0};
@@ -718,7 +730,7 @@ static int make_netns(const struct jail *j)
 {
 	if (unshare(CLONE_NEWNET) < 0)
 		return -1;
-	int fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	int fd = open_ns("net");
 	if (setns(j->home_net_fd, CLONE_NEWNET) < 0 && fd >= 0) {
 		(void)close(fd);
 		return -1;
@@ -1132,7 +1144,7 @@ static bool empty_root(struct jail_error *e)
 {
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("tmpfs", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=555,size=4k,nr_inodes=2") < 0 ||
-	    chdir("/proc") < 0 || sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0 ||
+	    chdir("/proc") < 0 || !become_root() ||
 	    mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return fail(e, "empty root");
 	return true;
