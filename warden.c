@@ -40,7 +40,7 @@ static struct { struct msg_ask head; char text[MSG_ASK_MAX]; } asked;
 
 static _Noreturn void end(void);
 
-static void tell_of(enum msg_type type, uint32_t id, uint32_t what, const char *why, const int *fds, size_t nfds)
+static void tell(enum msg_type type, uint32_t id, uint32_t what, const char *why, const int *fds, size_t nfds)
 {
 	struct msg_tell t = {.type = type, .id = id, .what = what};
 	(void)text_printf(t.why, sizeof t.why, "%s", why);
@@ -48,16 +48,11 @@ static void tell_of(enum msg_type type, uint32_t id, uint32_t what, const char *
 		end(); /* arena is gone */
 }
 
-static void tell(enum msg_type type, uint32_t id, const char *why, const int *fds, size_t nfds)
-{
-	tell_of(type, id, 0, why, fds, nfds);
-}
-
 static void tell_failed(uint32_t id, const struct jail_error *e)
 {
 	char why[sizeof ((struct msg_tell *)0)->why];
 	(void)text_printf(why, sizeof why, "%s: %s", e->step, strerror(e->error));
-	tell(MSG_FAILED, id, why, NULL, 0);
+	tell(MSG_FAILED, id, 0, why, NULL, 0);
 }
 
 /* Control socket pair and three pipes; mine are arena's ends, theirs the cell's, which owns the pipes
@@ -129,7 +124,7 @@ static void build(uint32_t id, uint32_t profile)
 
 	bool seen = jail_view_ready(&w.jail, profile, &made, &e);
 	if (seen && made)
-		tell(MSG_VIEW, profile, w.jail.view[profile].v.why, NULL, 0);
+		tell(MSG_VIEW, profile, 0, w.jail.view[profile].v.why, NULL, 0);
 	if (seen && jail_slot_ready(&w.jail, &w.slots[n], profile, &e))
 		pid = start_cell(&w.slots[n], false, mine, &e);
 	if (pid < 0) {
@@ -138,7 +133,7 @@ static void build(uint32_t id, uint32_t profile)
 	}
 	w.cells[n].pid = pid;
 	w.cells[n].id = id;
-	tell(MSG_CELL, id, "", mine, MSG_FDS);
+	tell(MSG_CELL, id, 0, "", mine, MSG_FDS);
 	close_ends(mine);
 }
 
@@ -170,7 +165,7 @@ static bool ask_lists(const struct msg_ask *a)
  * is the .new file, which the next one replaces. Owner and mode stay. lasting: also when the power fails. */
 static bool save(const char *to, const char *text, size_t n, bool lasting)
 {
-	char fresh[PATH_MAX], dir[PATH_MAX];
+	char fresh[PATH_MAX];
 	struct stat old;
 	bool was = lstat(to, &old) == 0;
 
@@ -178,7 +173,7 @@ static bool save(const char *to, const char *text, size_t n, bool lasting)
 	if (was && !S_ISREG(old.st_mode))
 		return false; /* a device, say, is not replaced */
 
-	if (!text_printf(fresh, sizeof fresh, "%s.new", to) || !text_printf(dir, sizeof dir, "%.*s", (int)(strrchr(to, '/') - to), to))
+	if (!text_printf(fresh, sizeof fresh, "%s.new", to))
 		return false;
 	(void)unlink(fresh);
 	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -194,7 +189,8 @@ static bool save(const char *to, const char *text, size_t n, bool lasting)
 		errno = saved;
 		return false;
 	}
-	if (lasting && (fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
+	*strrchr(fresh, '/') = '\0'; /* the folder */
+	if (lasting && (fd = open(fresh, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
 		(void)fsync(fd); /* the name too; not every file system can */
 		(void)close(fd);
 	}
@@ -219,7 +215,7 @@ static bool ask_save(const struct msg_ask *a)
 	if (a->profile >= MSG_FILES)
 		return false;
 	if (a->profile == MSG_POLICY && !keeps_places(a)) {
-		tell_of(MSG_SAVED, a->id, a->profile, "a key in it needs a restart; save again after that", NULL, 0);
+		tell(MSG_SAVED, a->id, a->profile, "a key in it needs a restart; save again after that", NULL, 0);
 		return true;
 	}
 	sys_make_folders(w.file[a->profile]);
@@ -228,7 +224,7 @@ static bool ask_save(const struct msg_ask *a)
 	errno = 0;
 	if (real[0] != '/' || !save(real, asked.text, a->bytes, a->profile == MSG_POLICY || a->profile == MSG_PASSWORD))
 		(void)text_printf(why, sizeof why, "the file can't be written: %s", strerror(errno ? errno : EINVAL));
-	tell_of(MSG_SAVED, a->id, a->profile, why, NULL, 0);
+	tell(MSG_SAVED, a->id, a->profile, why, NULL, 0);
 	return true;
 }
 
@@ -275,7 +271,7 @@ static bool ask_fetch(const struct msg_ask *a)
 		(void)text_printf(why, sizeof why, "%s", errno == EBADMSG ? "it is no audit log" : errno == ELOOP ? "it is a symbolic link" : strerror(errno));
 	else if (cut)
 		(void)text_printf(why, sizeof why, "a last line that was cut short, %llu bytes, was removed", (unsigned long long)cut);
-	tell_of(MSG_FETCHED, a->id, a->profile, why, &fd, fd >= 0);
+	tell(MSG_FETCHED, a->id, a->profile, why, &fd, fd >= 0);
 	if (fd >= 0)
 		(void)close(fd);
 	return true;
@@ -326,7 +322,7 @@ static void reap(bool wait_for_all)
 				end_strays(&w.slots[n]);
 			jail_slot_spent(&w.jail, &w.slots[n]);
 			if (!wait_for_all)
-				tell(MSG_GONE, w.cells[n].id, "", NULL, 0);
+				tell(MSG_GONE, w.cells[n].id, 0, "", NULL, 0);
 		}
 }
 
