@@ -923,7 +923,7 @@ static void read_function(struct shell *s, size_t base, bool certain)
 	if (enter(s))
 		read_command(s);
 	s->depth--;
-	s->defined = certain && at < s->cmds ? (int64_t)at : -1;
+	s->defined = certain && at < s->cmds ? (int32_t)at : -1;
 }
 
 /* "()" behind a name. */
@@ -1186,7 +1186,7 @@ static unsigned read_list(struct shell *s, unsigned ends)
 		s->defined = -1;
 		size_t begun = s->at;
 		read_command(s);
-		int64_t defined = s->lists == 1 && first ? s->defined : -1;
+		int32_t defined = s->lists == 1 && first ? s->defined : -1;
 		skip_blanks(s);
 		op = take_operator(s);
 		if (defined >= 0 && op != '&' && op != '|')

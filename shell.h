@@ -45,12 +45,13 @@ struct shell {
 	/* while reading */
 	const char *in;
 	size_t top; /* words that are being read, a stack of scratch and bare */
-	size_t in_n, at, text_n, open_words, budget, brace_budget;
+	size_t in_n, at, text_n, open_words;
 	size_t behind; /* the reserved word that was looked at last */
-	unsigned depth, lists;
-	bool stopped;
-	int64_t defined; /* the function that the command just read defines, or -1 */
 	size_t heredocs, heredocs_outside; /* whose bodies are still to come */
+	unsigned depth, lists;
+	int32_t defined; /* the function that the command just read defines, or -1 */
+	bool stopped;
+	size_t budget, brace_budget;
 	struct shell_heredoc { struct str end; bool strip, quoted; } heredoc[SHELL_HEREDOCS];
 
 	struct shell_cmd cmd[SHELL_CMDS];
