@@ -594,6 +594,14 @@ static bool drop_word(struct shell *s)
 	return any;
 }
 
+/* A word that must stand here; of it only what its substitutions start is kept. */
+static void expect_word(struct shell *s, const char *why)
+{
+	skip_blanks(s);
+	if (!drop_word(s))
+		fail(s, SHELL_SYNTAX, why);
+}
+
 /* ---- redirections ---- */
 
 /* "<<": the delimiter; the body comes with the next newline (XCU 2.7.4). */
@@ -695,9 +703,7 @@ static bool read_redirection(struct shell *s)
 	} else if (second == '>' || (second == '&' && !both) || (second == '|' && c == '>')) {
 		s->at++;
 	}
-	skip_blanks(s);
-	if (!drop_word(s))
-		fail(s, SHELL_SYNTAX, "a redirection has no target");
+	expect_word(s, "a redirection has no target");
 	return true;
 }
 
@@ -807,9 +813,7 @@ static void read_for(struct shell *s)
 
 static void read_case(struct shell *s)
 {
-	skip_blanks(s);
-	if (!drop_word(s))
-		fail(s, SHELL_SYNTAX, "'case' has no word");
+	expect_word(s, "'case' has no word");
 	skip_newlines(s);
 	if (!take_reserved(s, K_IN, 0))
 		fail(s, SHELL_SYNTAX, "'in' is missing");
@@ -817,9 +821,7 @@ static void read_case(struct shell *s)
 		if (look(s) == '(')
 			s->at++;
 		do {
-			skip_blanks(s);
-			if (!drop_word(s))
-				fail(s, SHELL_SYNTAX, "a pattern, or 'esac', is missing");
+			expect_word(s, "a pattern, or 'esac', is missing");
 			skip_blanks(s);
 		} while (look(s) == '|' && s->at++ < s->in_n);
 		expect(s, ')', "a pattern is not closed");
