@@ -58,6 +58,7 @@ static const char *const proc_masks[] = {
 	"/proc/sysrq-trigger", "/proc/acpi", "/proc/asound", "/proc/bus", "/proc/fs", "/proc/scsi",
 };
 static const char *const ns_files[] = {"net", "mnt", "pid", "user"};
+static const enum msg_layer ns_layers[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS}; /* in the same order */
 
 static bool fail(struct jail_error *e, const char *step)
 {
@@ -698,9 +699,8 @@ bool jail_open(struct jail *j, enum jail_mode mode, uint16_t port, struct jail_e
 	for (size_t i = 0; i < countof(ns_files); i++)
 		j->home_ns[i] = ns_inode(ns_files[i]);
 	if (mode == JAIL_BASIC) {
-		static const enum msg_layer lost[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS};
-		for (size_t i = 0; i < countof(lost); i++)
-			missing(j, lost[i], "this host allows neither root's namespaces nor user namespaces", 0);
+		for (size_t i = 0; i < countof(ns_layers); i++)
+			missing(j, ns_layers[i], "this host allows neither root's namespaces nor user namespaces", 0);
 		return make_tmp_base(j, e);
 	}
 	/* the warden itself has no use for a network, and in a user namespace no way back to the host's */
@@ -1115,14 +1115,13 @@ bool jail_enter(const struct jail *j, const struct jail_slot *s, const int fds[M
 
 uint32_t jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t layers)
 {
-	static const enum msg_layer of_ns[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS};
 	const struct site site = {j, s, conf_profile(s->profile), NULL};
 	const struct limits l = limits_of(&site);
 
-	for (size_t i = 0; i < countof(of_ns); i++) {
+	for (size_t i = 0; i < countof(ns_files); i++) {
 		uint64_t ino = ns_inode(ns_files[i]);
 		if (ino == 0 || ino == j->home_ns[i])
-			layers &= ~(1u << of_ns[i]);
+			layers &= ~(1u << ns_layers[i]);
 	}
 	for (size_t i = 0; i < countof(l.of); i++) {
 		struct rlimit rl;
