@@ -22,7 +22,11 @@ MUSL  := $(or $(SPECS),$(findstring musl,$(shell $(CC) -dumpmachine)))
 WERROR  := -Werror
 WARN    := -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(WERROR)
 HARDEN  := -fPIE -fstack-protector-strong -fno-strict-aliasing -fwrapv
-CFLAGS  ?= -Os
+# what -Os still spends on speed; -Oz is gcc's since 12, and where one of them is unknown it is -Os
+SMALL   := -Oz -fno-move-loop-invariants -fno-optimize-sibling-calls
+ifeq ($(origin CFLAGS),undefined)
+  CFLAGS := $(shell $(CC) -Werror $(SMALL) -xc -c -o /dev/null /dev/null 2>/dev/null && echo '$(SMALL)' || echo -Os)
+endif
 ALL     := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) -ffunction-sections -fdata-sections \
            -fno-asynchronous-unwind-tables $(CPPFLAGS) $(CFLAGS)
 comma   := ,
