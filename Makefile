@@ -30,8 +30,10 @@ endif
 ALL     := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) -ffunction-sections -fdata-sections \
            -fno-asynchronous-unwind-tables $(CPPFLAGS) $(CFLAGS)
 comma   := ,
+# noseparate-code: constants share their pages with the code instead of being padded away from it, 8 KB. They can be executed then,
+# as before binutils 2.31; nothing that can be written ever can
 LINK    := $(if $(SPECS),-static -nostartfiles -Wl$(comma)-pie$(comma)--no-dynamic-linker $(SPECS)/rcrt1.o $(SPECS)/crti.o $(SPECS)/crtn.o,-static-pie) \
-           -Wl,--gc-sections,-z,text,-z,relro,-z,now,-z,noexecstack -s $(LDFLAGS)
+           -Wl,--gc-sections,-z,text,-z,relro,-z,now,-z,noexecstack,-z,noseparate-code -s $(LDFLAGS)
 SANITIZE := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
 .PHONY: all debug test bench fuzz test-programs lint lines clean
