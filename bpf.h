@@ -10,9 +10,8 @@
 /* One bit for each kind of process. */
 enum bpf_role { BPF_ARENA = 1, BPF_WARDEN = 2, BPF_CELL = 4 };
 
-/* One row of the table: the call's number on each CPU (-1: none there), who may make it, and
- * the rule (0: none) that its arguments must pass in a cell. */
-struct bpf_call { int16_t x86_64, aarch64; uint8_t who, rule; char name[24]; };
+/* One row of the table in calls.h, packed into 4 bytes. */
+struct bpf_call { signed x86_64 : 11, aarch64 : 11; unsigned who : 3, rule : 5; };
 
 struct bpf_ask {
 	uint32_t arch;      /* SYS_ARCH_* */
@@ -35,6 +34,7 @@ enum { BPF_MAX_INSNS = 512 };
 size_t bpf_build(const struct bpf_ask *ask, struct sys_bpf_insn *out);
 /* The whole table, for the tests. */
 const struct bpf_call *bpf_calls(size_t *n);
+const char *bpf_call_name(const struct bpf_call *c);
 /* A call's name, or NULL. */
 const char *bpf_name(uint32_t arch, uint32_t nr);
 #endif

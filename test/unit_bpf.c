@@ -105,7 +105,7 @@ static const struct bpf_call *named(const char *name)
 	size_t n;
 	const struct bpf_call *c = bpf_calls(&n);
 	for (size_t i = 0; i < n; i++)
-		if (strcmp(c[i].name, name) == 0)
+		if (strcmp(bpf_call_name(&c[i]), name) == 0)
 			return &c[i];
 	return NULL;
 }
@@ -154,28 +154,28 @@ static void prove(const struct bpf_ask *ask)
 		if (x32 || (ask->arch == SYS_ARCH_X86_64 && nr >= 0x40000000))
 			ok = got == SYS_RET_KILL_PROCESS;
 		else if (ask->role == BPF_ARENA)
-			ok = SYS_SANITIZED || got == (c && in(arena, c->name) ? SYS_RET_ALLOW : SYS_RET_KILL_PROCESS);
+			ok = SYS_SANITIZED || got == (c && in(arena, bpf_call_name(c)) ? SYS_RET_ALLOW : SYS_RET_KILL_PROCESS);
 		else if (!c)
 			ok = got == ERRNO(ENOSYS);
 		else if (ask->role == BPF_WARDEN)
-			ok = got == (in(build, c->name) || in(needed, c->name) || strcmp(c->name, "clone") == 0 ? SYS_RET_ALLOW : in(forbidden, c->name) ? refused :
-			             strcmp(c->name, "clone3") == 0 ? ERRNO(ENOSYS) : got == refused ? got : SYS_RET_ALLOW);
-		else if (strcmp(c->name, "clone3") == 0)
+			ok = got == (in(build, bpf_call_name(c)) || in(needed, bpf_call_name(c)) || strcmp(bpf_call_name(c), "clone") == 0 ? SYS_RET_ALLOW : in(forbidden, bpf_call_name(c)) ? refused :
+			             strcmp(bpf_call_name(c), "clone3") == 0 ? ERRNO(ENOSYS) : got == refused ? got : SYS_RET_ALLOW);
+		else if (strcmp(bpf_call_name(c), "clone3") == 0)
 			ok = got == ERRNO(ENOSYS);
-		else if (in(forbidden, c->name))
+		else if (in(forbidden, bpf_call_name(c)))
 			ok = got == refused;
-		else if (in(needed, c->name))
+		else if (in(needed, bpf_call_name(c)))
 			ok = got == SYS_RET_ALLOW;
-		else if (strcmp(c->name, "inotify_add_watch") == 0)
+		else if (strcmp(bpf_call_name(c), "inotify_add_watch") == 0)
 			ok = got == (ask->strict ? refused : SYS_RET_ALLOW);
-		else if (strcmp(c->name, "memfd_create") == 0)
+		else if (strcmp(bpf_call_name(c), "memfd_create") == 0)
 			ok = got == (ask->memfd ? SYS_RET_ALLOW : refused);
-		else if (strcmp(c->name, "shmget") == 0 || strcmp(c->name, "semget") == 0 || strcmp(c->name, "msgget") == 0)
+		else if (strcmp(bpf_call_name(c), "shmget") == 0 || strcmp(bpf_call_name(c), "semget") == 0 || strcmp(bpf_call_name(c), "msgget") == 0)
 			ok = got == (ask->memcg ? SYS_RET_ALLOW : refused);
 		else
 			ok = got == SYS_RET_ALLOW || got == refused;
 		if (!ok && wrong++ < 5)
-			check(false, "%s role %d: call %u (%s) gets %x", cpu, ask->role, nr, c ? c->name : "unknown", got);
+			check(false, "%s role %d: call %u (%s) gets %x", cpu, ask->role, nr, c ? bpf_call_name(c) : "unknown", got);
 		d.arch = ask->arch ^ 0x40000000; /* i386 has no 64-bit mark; here: anything else */
 		if (run(p, n, &d) != SYS_RET_KILL_PROCESS && wrong++ < 5)
 			check(false, "%s: a foreign call %u lives", cpu, nr);
@@ -197,9 +197,9 @@ static void prove(const struct bpf_ask *ask)
 			struct data d = {.nr = (uint32_t)number(c, ask->arch), .arch = ask->arch};
 			uint64_t junk = high ? 0xdeadbeef00000000 : 0;
 			d.args[tested[i].arg] = tested[i].passes | junk;
-			check(run(p, n, &d) == SYS_RET_ALLOW, "%s %s %llx is refused", cpu, c->name, (unsigned long long)d.args[tested[i].arg]);
+			check(run(p, n, &d) == SYS_RET_ALLOW, "%s %s %llx is refused", cpu, bpf_call_name(c), (unsigned long long)d.args[tested[i].arg]);
 			d.args[tested[i].arg] = tested[i].refused | junk;
-			check(run(p, n, &d) == refused, "%s %s %llx passes", cpu, c->name, (unsigned long long)d.args[tested[i].arg]);
+			check(run(p, n, &d) == refused, "%s %s %llx passes", cpu, bpf_call_name(c), (unsigned long long)d.args[tested[i].arg]);
 		}
 	}
 	struct data all = {.nr = ask->arch == SYS_ARCH_X86_64 ? 62 : 129, .arch = ask->arch, .args = {0xffffffff}};
@@ -223,8 +223,8 @@ static void sorted(void)
 	for (size_t i = 0; i < n; i++) {
 		bool alone = true;
 		for (size_t k = 0; k < i; k++)
-			alone = alone && c[k].x86_64 < c[i].x86_64 && strcmp(c[k].name, c[i].name) != 0 && (c[i].aarch64 < 0 || c[k].aarch64 != c[i].aarch64);
-		check(alone, "%s is out of order or has another's name or number", c[i].name);
+			alone = alone && c[k].x86_64 < c[i].x86_64 && strcmp(bpf_call_name(&c[k]), bpf_call_name(&c[i])) != 0 && (c[i].aarch64 < 0 || c[k].aarch64 != c[i].aarch64);
+		check(alone, "%s is out of order or has another's name or number", bpf_call_name(&c[i]));
 	}
 }
 
