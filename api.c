@@ -1716,7 +1716,7 @@ static void refuse_blocked(struct api *a, struct conn *c, struct agent *who, con
 		[POLICY_OK] = "", [POLICY_BLACKLISTED] = "command blocked by blacklist", [POLICY_NOT_WHITELISTED] = "command blocked by whitelist",
 		[POLICY_SYNTAX] = "command blocked: its syntax can't be read with certainty",
 	};
-	static const char *const results[] = {[POLICY_BLACKLISTED] = "BLACKLIST", [POLICY_NOT_WHITELISTED] = "WHITELIST", [POLICY_SYNTAX] = "SYNTAX"};
+	static const char results[][10] = {[POLICY_BLACKLISTED] = "BLACKLIST", [POLICY_NOT_WHITELISTED] = "WHITELIST", [POLICY_SYNTAX] = "SYNTAX"};
 	struct json_writer w = {.b = &c->text};
 	struct audit_event e = {.kind = AUDIT_BLOCK, .result = results[v->code], .rule = v->rule, .program = v->program};
 

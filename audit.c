@@ -13,7 +13,7 @@
 
 enum { RESERVE = 16384 /* for the end of each command that runs */, RELEASE = 65536 };
 
-static const char *const kinds[] = {
+static const char kinds[][7] = {
 	[AUDIT_RUN] = "RUN", [AUDIT_EXEC] = "EXEC", [AUDIT_BLOCK] = "BLOCK", [AUDIT_RATE] = "RATE", [AUDIT_BUDGET] = "BUDGET",
 	[AUDIT_AUTH] = "AUTH", [AUDIT_CONFIG] = "CONFIG", [AUDIT_RESET] = "RESET", [AUDIT_START] = "START", [AUDIT_STOP] = "STOP",
 };

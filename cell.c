@@ -179,7 +179,7 @@ static _Noreturn void run_child(const struct jail *j, const struct jail_slot *s,
 /* How often the cgroup's limits refused something in this slot, ever: processes ended for their memory, forks. */
 static void read_events(uint64_t out[JAIL_EVENTS])
 {
-	static const char *const keys[JAIL_EVENTS] = {[JAIL_OOM] = "oom_kill ", [JAIL_PIDS] = "max "};
+	static const char keys[JAIL_EVENTS][10] = {[JAIL_OOM] = "oom_kill ", [JAIL_PIDS] = "max "};
 	char text[1024];
 	for (int i = 0; i < JAIL_EVENTS; i++) {
 		size_t skip = strlen(keys[i]);

@@ -124,7 +124,7 @@ static bool next_token(struct str *rest, const char *between, struct str *token)
 /* Paths among the command's words whose folders are not in the jail. */
 static void add_files(struct list *l, const struct denied_ask *d)
 {
-	static const char *const inside[] = {
+	static const char inside[][17] = {
 		"usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32", "proc", "dev", "tmp", "etc/passwd", "etc/group",
 		"etc/alternatives", "etc/ld.so.cache",
 	};
@@ -154,7 +154,7 @@ static bool is_in(const char *names, uint32_t n, struct str name)
 /* "NAME: not found" of dash, "NAME: command not found" of bash, "'NAME': No such file or directory" of env. */
 static bool stands_before(const char *end, const char *phrase)
 {
-	static const char *const between[] = {": ", ": command ", "': "};
+	static const char between[][11] = {": ", ": command ", "': "};
 	for (size_t i = 0; i < countof(between); i++)
 		if (end <= phrase && (size_t)(phrase - end) == strlen(between[i]) && memcmp(end, between[i], strlen(between[i])) == 0)
 			return true;
@@ -164,7 +164,7 @@ static bool stands_before(const char *end, const char *phrase)
 /* Programs that shells and others say they could not start. */
 static void add_programs(struct list *l, const struct denied_ask *d)
 {
-	static const char *const phrases[] = {"not found", "Permission denied", "No such file or directory"};
+	static const char phrases[][26] = {"not found", "Permission denied", "No such file or directory"};
 	const char *allowed = d->names;
 	struct str rest = d->err, line, token, last = str_of("");
 

@@ -37,7 +37,7 @@ enum { INITIAL_USERNS = 0xeffffffd };   /* its inode on every kernel: PROC_USER_
 
 /* Folders of programs and libraries that a cell sees, where the host has them; a link is made
  * again as a link (merged /usr). */
-static const char *const sysdirs[] = {"usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32"};
+static const char sysdirs[][7] = {"usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32"};
 enum { CLEAR_DEPTH = 16, CLEAR_PASSES = 4096 };
 static const struct { const char *name; unsigned minor; } devices[] = {
 	{"null", 3}, {"zero", 5}, {"full", 7}, {"random", 8}, {"urandom", 9}, /* all of major 1, mem(4) */
@@ -47,17 +47,17 @@ static const struct { const char *target, *name; } dev_links[] = {
 	{"/proc/self/fd/2", "dev/stderr"}, {"/tmp", "dev/shm"},
 };
 /* Of /etc: what the dynamic loaders need to find libraries, as copies. */
-static const char *const etc_copies[] = {
+static const char etc_copies[][25] = {
 	"etc/ld.so.cache", "etc/ld-musl-x86_64.path", "etc/ld-musl-aarch64.path",
 };
 /* Files and folders of /proc that speak of the host's hardware, keys and kernel. Those that only
  * uid 0 may open are closed to a cell anyway and not mounted over. */
-static const char *const proc_masks[] = {
+static const char proc_masks[][20] = {
 	"/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/key-users", "/proc/kallsyms", "/proc/modules",
 	"/proc/interrupts", "/proc/timer_list", "/proc/sched_debug", "/proc/latency_stats", "/proc/mtrr",
 	"/proc/sysrq-trigger", "/proc/acpi", "/proc/asound", "/proc/bus", "/proc/fs", "/proc/scsi",
 };
-static const char *const ns_files[] = {"net", "mnt", "pid", "user"};
+static const char ns_files[][5] = {"net", "mnt", "pid", "user"};
 static const enum msg_layer ns_layers[] = {LAYER_NETNS, LAYER_MOUNTNS, LAYER_PIDNS, LAYER_USERNS}; /* in the same order */
 
 static bool fail(struct jail_error *e, const char *step)
@@ -123,7 +123,7 @@ uid_t jail_uid_base(uint16_t port)
 
 /* ---- cgroups: memory, pids, cpu, each in v2 or in a v1 hierarchy of its own ---- */
 
-static const char *const controllers[JAIL_CONTROLLERS] = {"memory", "pids", "cpu"};
+static const char controllers[JAIL_CONTROLLERS][7] = {"memory", "pids", "cpu"};
 
 /* True when word stands in a list of commas (v1) or blanks (v2). */
 static bool has_word(struct str list, const char *word)

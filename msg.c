@@ -9,7 +9,7 @@
 
 const char *msg_layer_name(enum msg_layer l)
 {
-	static const char *const names[LAYERS] = {
+	static const char names[LAYERS][13] = {
 		"netns", "mountns", "pidns", "rlimits", "no_new_privs", "seccomp", "cgroup", "landlock", "userns",
 	};
 	return names[l];

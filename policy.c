@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const char *const list_names[POLICY_LISTS] = {"blacklist", "whitelist"};
+static const char list_names[POLICY_LISTS][10] = {"blacklist", "whitelist"};
 static const char *const defaults[POLICY_LISTS] = {
 	"rm -rf /\nmkfs\ndd if=\n:(){\nwget\ncurl\nnc\nncat\nssh\nscp\nsudo\nsu\nchmod 777 /\nshutdown\nreboot\nmount\niptables\n",
 	"ls\ncat\necho\npwd\nhead\ntail\nwc\ngrep\nfind\nsort\nuniq\ndate\nwhoami\npython3\n",
@@ -912,7 +912,7 @@ bool policy_is_run_by_shells(struct str variable)
 
 const char *policy_code_name(enum policy_code c)
 {
-	static const char *const names[] = {"ok", "blacklist", "whitelist", "syntax"};
+	static const char names[][10] = {"ok", "blacklist", "whitelist", "syntax"};
 	return names[c];
 }
 

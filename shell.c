@@ -834,7 +834,7 @@ static void read_case(struct shell *s)
 /* A part of [[ ]] behind && or ||, or behind a line's end. */
 static void emit_condition(struct shell *s, size_t base, bool first)
 {
-	static const char *const operators[] = {"=", "==", "!=", "=~", "<", ">", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef"};
+	static const char operators[][4] = {"=", "==", "!=", "=~", "<", ">", "-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-nt", "-ot", "-ef"};
 	size_t n = s->open_words - base, skip = 0;
 	bool operand = false;
 

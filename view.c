@@ -23,15 +23,15 @@
 enum { SCAN_DEPTH = 32, SCAN_BYTES = 32768, MOUNTS_MAX = 512, INTERPRETERS = 4 };
 enum { BOUND = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV };
 
-static const char *const program_folders[] = {
+static const char program_folders[][17] = {
 	"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/games", "/usr/games",
 };
 /* The dynamic loaders, which the kernel executes with a program (elf(5), PT_INTERP). */
-static const char *const loaders[] = {
+static const char loaders[][28] = {
 	"/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", "/lib/ld-musl-x86_64.so.1", "/lib/ld-musl-aarch64.so.1",
 };
 /* One file that is many programs, by the name it is called with. */
-static const char *const multi_call[] = {"busybox", "toybox", "coreutils"};
+static const char multi_call[][10] = {"busybox", "toybox", "coreutils"};
 
 /* The folders of programs as they are, without links: /bin may be /usr/bin. Found once by each function of view.h. */
 static struct { size_t n; char path[countof(program_folders)][PATH_MAX]; } folders;
@@ -114,9 +114,9 @@ static bool bind_with(const char *from, const char *to, unsigned long flags)
 /* ---- program files outside the folders of programs ---- */
 
 /* Folders that hold no libraries (hier(7)): what they have is not looked through, but not executed either. */
-static const char *const data_folders[] = {"/usr/share", "/usr/include", "/usr/src"};
+static const char data_folders[][13] = {"/usr/share", "/usr/include", "/usr/src"};
 /* Endings of files that are no programs and so many that asking for each one's mode takes its time. */
-static const char *const data_files[] = {".py", ".pyc", ".h", ".hpp", ".js", ".html", ".json", ".txt", ".pm", ".ko", ".mo", ".a"};
+static const char data_files[][6] = {".py", ".pyc", ".h", ".hpp", ".js", ".html", ".json", ".txt", ".pm", ".ko", ".mo", ".a"};
 
 struct scan { struct buf paths; size_t count; bool deep; char path[PATH_MAX]; };
 enum { PROGRAMS = 1, LIBRARIES = 2 };
@@ -201,7 +201,7 @@ static unsigned scan_folder(struct scan *c, int fd, size_t len, int depth)
 
 bool view_quiet(struct view *v)
 {
-	static const char *const roots[] = {"/usr", "/lib", "/lib64", "/lib32", "/libx32"}; /* links are gone past */
+	static const char roots[][8] = {"/usr", "/lib", "/lib64", "/lib32", "/libx32"}; /* links are gone past */
 	static char paths[SCAN_BYTES];
 	struct scan c = {.paths = {paths, 0, sizeof paths, false}};
 

@@ -396,7 +396,7 @@ static void confine(struct jail_error *e)
 /* What a folder of ours may have in it. */
 static bool is_our_name(const char *name)
 {
-	static const char *const names[] = {"state", "state.new", "state.bad", "password", "password.new"};
+	static const char names[][13] = {"state", "state.new", "state.bad", "password", "password.new"};
 	const char *log = strrchr(w.conf->audit_log, '/') + 1;
 	bool ours = strncmp(name, log, strlen(log)) == 0;
 	for (size_t i = 0; i < countof(names); i++)
