@@ -21,7 +21,7 @@ static const struct counter of_totals[] = {
 	COUNTER(agent, rate_limited, "Requests of an agent refused for their rate."),
 	COUNTER(agent, over_budget, "Commands of an agent refused for its token budget."),
 };
-static const struct counter saved_too[] = {COUNTER(agent, budget, NULL), COUNTER(agent, last_active, NULL)}; /* budget: -1 for none of its own */
+static const struct counter saved_too[] = {COUNTER(agent, budget, ""), COUNTER(agent, last_active, "")}; /* budget: -1 for none of its own */
 
 const struct counter *agent_counters(size_t *n)
 {
@@ -310,7 +310,7 @@ bool agent_load(struct agents *g, struct chain *head, struct str text)
 		return false;
 	(void)json_next(&r);
 	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE && t.kind != JSON_END;) {
-		take_number(head, &(const struct counter){"head_seq", NULL, offsetof(struct chain, seq)}, 1, &t);
+		take_number(head, &(const struct counter){"head_seq", "", offsetof(struct chain, seq)}, 1, &t);
 		if (t.kind == JSON_STRING && json_is(t.key, "head_hash") && t.text.n == HASH_HEX)
 			memcpy(head->hash, t.text.p, HASH_HEX);
 		else if (t.kind == JSON_ARRAY && json_is(t.key, "agents"))

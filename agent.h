@@ -44,7 +44,7 @@ struct agents {
 };
 
 /* What is counted: its name in replies, in the state file and, with "omniarena_" and "_total", in metrics; a uint64_t. */
-struct counter { const char *name, *help; size_t offset; };
+struct counter { char name[15], help[57]; uint32_t offset; };
 /* Of struct agent and of struct totals; *n of them. */
 const struct counter *agent_counters(size_t *n);
 const struct counter *total_counters(size_t *n);

@@ -33,7 +33,7 @@ static saved_handler reply_policy, reply_settings, reply_default_budget, reply_p
 /* ADMIN: its changes are not for an agent's own token, which must not widen what holds for it; OWNER: nor what it
  * shows of others. */
 enum { PUBLIC = 1, ADMIN = 2, OWNER = 4 };
-struct route { const char *path; unsigned methods, flags; handler *run; saved_handler *saved; };
+struct route { char path[20]; uint8_t methods, flags; handler *run; saved_handler *saved; };
 static const struct route routes[] = {
 	{"/", HTTP_GET, PUBLIC, get_page, NULL},
 	{"/favicon.ico", HTTP_GET, PUBLIC, get_icon, NULL},
@@ -433,7 +433,7 @@ static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *
 
 static void refuse_method(struct api *a, struct conn *c)
 {
-	static const struct { enum http_method m; const char *name; } names[] = {
+	static const struct { enum http_method m; char name[12]; } names[] = {
 		{HTTP_GET, "GET, HEAD, "}, {HTTP_POST, "POST, "}, {HTTP_DELETE, "DELETE, "},
 	};
 	char allow[64];
@@ -849,7 +849,7 @@ static void post_test(struct api *a, struct conn *c)
 {
 	static const struct json_field known[] = {
 		{"cmd", JSON_STRING, "'cmd' must be a string"},
-		{"profile", JSON_END, NULL},
+		{"profile", JSON_END, ""},
 	};
 	static struct verdict v;
 	struct json_token f[countof(known)] = {{.kind = JSON_END}};

@@ -166,7 +166,7 @@ static void bind_port(void)
  * the layers that only it has are missing. */
 static void start_warden(void)
 {
-	static const struct { enum jail_mode mode; const char *name; } ways[] = {
+	static const struct { enum jail_mode mode; char name[15]; } ways[] = {
 		{JAIL_ROOT, "root"}, {JAIL_USER, "user namespace"}, {JAIL_BASIC, "basic"},
 	};
 	char why[sizeof a.hello.why[0]] = "";

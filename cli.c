@@ -199,7 +199,8 @@ static _Noreturn void token(const struct conf *c, const struct policy *p, const 
 }
 
 static const struct command {
-	const char *name, *option; /* option: stands behind the name, and is needed */
+	char name[7];
+	const char *option; /* stands behind the name, and is needed */
 	bool operand, optional;
 	void (*run)(const struct conf *c, const struct policy *p, const char *operand);
 } commands[] = {

@@ -38,12 +38,15 @@ enum { LIVE = true, START = false }; /* whether a new value takes effect in a ru
 
 #define AT(field) offsetof(struct conf, field), sizeof ((struct conf *)0)->field
 static const struct key {
-	const char *name;
-	enum kind kind;
+	char name[20];
+	uint8_t kind; /* enum kind */
 	bool live;
-	size_t offset, size;
-	uint64_t min, max, number;
-	const char *text, *help; /* text: the default; of a path root's, others have the XDG folders */
+	uint16_t offset, size;
+	uint32_t min;
+	uint64_t max;
+	uint32_t number;  /* the default, or */
+	const char *text; /* this one; of a path root's, others have the XDG folders */
+	char help[56];
 } keys[] = {
 	{"config", PATH, START, AT(config), 0, 0, 0, "/etc/omniarena/policy.conf", "policy file"},
 	{"token_file", PATH, START, AT(token_file), 0, 0, 0, "/etc/omniarena/token", "file with the bearer token, one line, mode 0600"},
@@ -142,7 +145,7 @@ static void set_default(struct conf *c, const struct key *k)
 	else if (k->kind == TEXT)
 		memcpy(field, k->text, strlen(k->text) + 1);
 	else
-		memcpy(field, &k->number, sizeof k->number);
+		memcpy(field, &(uint64_t){k->number}, sizeof(uint64_t));
 }
 
 static void set_outside(struct conf *c, size_t i, const char *value, const char *origin)

@@ -38,7 +38,7 @@
 
 /* The limits of one profile. Arena counts the wall time, the jail sets the rest. */
 struct conf_profile {
-	const char *name;
+	char name[12];
 	uint32_t timeout_ms, memory_mb, cpu_sec, processes, file_mb, open_files;
 	bool noexec; /* nothing written in the cell can be executed */
 };

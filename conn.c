@@ -19,7 +19,7 @@ enum {
 	REPLIES = 16,      /* large buffers that no body may take */
 };
 
-static const struct { int status; const char *code, *extra; } errors[] = {
+static const struct { short status; char code[13]; const char *extra; } errors[] = {
 	[E_BAD_JSON] = {400, "bad_json", NULL},
 	[E_BAD_REQUEST] = {400, "bad_request", NULL},
 	[E_UNAUTHORIZED] = {401, "unauthorized", "WWW-Authenticate: Basic realm=\"OmniArena\"\r\n"},

@@ -27,7 +27,7 @@ static const struct { char name[8]; enum http_method method; } methods[] = {
 	{"OPTIONS", HTTP_OPTIONS}, {"PUT", HTTP_OTHER}, {"PATCH", HTTP_OTHER},
 };
 
-static const struct { int status; const char *reason; } reasons[] = {
+static const struct { short status; char reason[32]; } reasons[] = {
 	{200, "OK"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"},
 	{404, "Not Found"}, {405, "Method Not Allowed"}, {406, "Not Acceptable"}, {408, "Request Timeout"}, {413, "Content Too Large"},
 	{414, "URI Too Long"}, {417, "Expectation Failed"}, {429, "Too Many Requests"},

@@ -39,10 +39,10 @@ enum { INITIAL_USERNS = 0xeffffffd };   /* its inode on every kernel: PROC_USER_
  * again as a link (merged /usr). */
 static const char sysdirs[][7] = {"usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32"};
 enum { CLEAR_DEPTH = 16, CLEAR_PASSES = 4096 };
-static const struct { const char *name; unsigned minor; } devices[] = {
+static const struct { char name[8]; uint8_t minor; } devices[] = {
 	{"null", 3}, {"zero", 5}, {"full", 7}, {"random", 8}, {"urandom", 9}, /* all of major 1, mem(4) */
 };
-static const struct { const char *target, *name; } dev_links[] = {
+static const struct { char target[16], name[11]; } dev_links[] = {
 	{"/proc/self/fd", "dev/fd"}, {"/proc/self/fd/0", "dev/stdin"}, {"/proc/self/fd/1", "dev/stdout"},
 	{"/proc/self/fd/2", "dev/stderr"}, {"/tmp", "dev/shm"},
 };
@@ -1072,9 +1072,9 @@ static enum result step_seccomp(const struct site *c)
 }
 
 static const struct step {
-	const char *name;
-	unsigned modes;
-	int layer; /* -1: none of its own */
+	char name[20];
+	uint8_t modes;
+	int8_t layer; /* -1: none of its own */
 	enum result (*run)(const struct site *c);
 } steps[] = {
 	{"order of precedence", NAMESPACED | JAIL_BASIC, -1, step_order},

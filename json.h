@@ -34,7 +34,7 @@ bool json_skip(struct json_reader *r, struct json_token *t);
 /* Checks a whole text: NULL, or what is wrong, with its offset. */
 const char *json_check(struct str in, size_t *at);
 /* A field that is known: JSON_END as its kind takes any; needs is the sentence for a wrong kind. */
-struct json_field { const char *name; enum json_kind kind; const char *needs; };
+struct json_field { char name[19]; uint8_t kind; /* enum json_kind */ char needs[73]; };
 /* Reads the known fields of a checked text, each at most once and of its kind, into out, which is zero; others are
  * passed over. NULL, or what is wrong. */
 const char *json_fields(struct str object, const struct json_field *known, size_t n, struct json_token *out);

@@ -44,7 +44,7 @@ static const struct starter {
 	bool builtin;       /* it is a part of the shell, and needs no place in a list */
 	char with[21];      /* short options that take a word */
 	const char *with_long; /* long ones, between blanks, or NULL */
-	uint64_t skip;      /* operands before the program */
+	uint8_t skip;       /* operands before the program */
 } starters[] = {
 	{"env", ASSIGNED, false, "uCS", " unset chdir split-string argv0 ", 0},
 	{"xargs", FED, false, "adEILnPs", " arg-file delimiter max-args max-chars max-procs process-slot-var ", 0},
