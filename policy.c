@@ -42,31 +42,34 @@ static const struct starter {
 	char name[9];
 	uint8_t how;        /* enum starts */
 	bool builtin;       /* it is a part of the shell, and needs no place in a list */
-	char with[21];      /* short options that take a word */
-	const char *with_long; /* long ones, between blanks, or NULL */
+	char with[15];      /* short options that take a word */
 	uint8_t skip;       /* operands before the program */
 } starters[] = {
-	{"env", ASSIGNED, false, "uCS", " unset chdir split-string argv0 ", 0},
-	{"xargs", FED, false, "adEILnPs", " arg-file delimiter max-args max-chars max-procs process-slot-var ", 0},
-	{"nice", PROGRAM, false, "n", " adjustment ", 0}, {"nohup", PROGRAM, false, "", NULL, 0},
-	{"timeout", PROGRAM, false, "ks", " kill-after signal ", 1}, {"time", PROGRAM, false, "fo", " format output ", 0},
-	{"stdbuf", PROGRAM, false, "ioe", " input output error ", 0}, {"setsid", PROGRAM, false, "", NULL, 0},
-	{"ionice", PROGRAM, false, "cnpPu", " class classdata pid pgid uid ", 0}, {"chroot", PROGRAM, false, "", " userspec groups ", 1},
-	{"busybox", PROGRAM, false, "", NULL, 0}, {"toybox", PROGRAM, false, "", NULL, 0}, {"coproc", PROGRAM, true, "", NULL, 0},
-	{"chrt", PROGRAM, false, "TPD", " sched-runtime sched-period sched-deadline ", 1}, {"taskset", PROGRAM, false, "", NULL, 1},
-	{"sudo", PROGRAM, false, "CDghpRrtTUu", " user group host prompt chdir chroot role type close-from ", 0},
-	{"doas", PROGRAM, false, "Cu", NULL, 0}, {"unshare", PROGRAM, false, "RwSG", " root wd setuid setgid ", 0},
-	{"nsenter", PROGRAM, false, "tSG", " target setuid setgid ", 0}, {"setarch", PROGRAM, false, "", NULL, 1}, {"strace", PROGRAM, false, "abeEIoOpPsSuUX", NULL, 0},
-	{"prlimit", PROGRAM, false, "p", " pid ", 0}, {"flock", PROGRAM, false, "cwE", " command wait timeout conflict-exit-code ", 1},
-	{"watch", TEXT, false, "nq", " interval equexit ", 0}, {"command", ASKS, true, "", NULL, 0}, {"builtin", PROGRAM, true, "", NULL, 0},
-	{"exec", PROGRAM, true, "a", NULL, 0}, {"eval", TEXT, true, "", NULL, 0}, {"trap", TRAP, true, "", NULL, 0},
-	{".", UNKNOWN, true, "", NULL, 0}, {"source", UNKNOWN, true, "", NULL, 0}, {"alias", ALIAS, true, "", NULL, 0},
-	{"sh", SCRIPT, false, "oO", " rcfile init-file ", 0}, {"bash", SCRIPT, false, "oO", " rcfile init-file ", 0},
-	{"dash", SCRIPT, false, "o", NULL, 0}, {"ash", SCRIPT, false, "o", NULL, 0}, {"ksh", SCRIPT, false, "o", NULL, 0},
-	{"mksh", SCRIPT, false, "o", NULL, 0}, {"zsh", SCRIPT, false, "o", NULL, 0}, {"rbash", SCRIPT, false, "oO", NULL, 0},
-	{"find", FOUND, false, "", NULL, 0}, {"sort", OPTION, false, "", " compress-program ", 0},
-	{"tar", OPTION, false, "I", " use-compress-program to-command ", 0},
+	{"env", ASSIGNED, false, "uCS", 0}, {"xargs", FED, false, "adEILnPs", 0}, {"nice", PROGRAM, false, "n", 0},
+	{"nohup", PROGRAM, false, "", 0}, {"timeout", PROGRAM, false, "ks", 1}, {"time", PROGRAM, false, "fo", 0},
+	{"stdbuf", PROGRAM, false, "ioe", 0}, {"setsid", PROGRAM, false, "", 0}, {"ionice", PROGRAM, false, "cnpPu", 0},
+	{"chroot", PROGRAM, false, "", 1}, {"busybox", PROGRAM, false, "", 0}, {"toybox", PROGRAM, false, "", 0},
+	{"coproc", PROGRAM, true, "", 0}, {"chrt", PROGRAM, false, "TPD", 1}, {"taskset", PROGRAM, false, "", 1},
+	{"sudo", PROGRAM, false, "CDghpRrtTUu", 0}, {"doas", PROGRAM, false, "Cu", 0}, {"unshare", PROGRAM, false, "RwSG", 0},
+	{"nsenter", PROGRAM, false, "tSG", 0}, {"setarch", PROGRAM, false, "", 1},
+	{"strace", PROGRAM, false, "abeEIoOpPsSuUX", 0}, {"prlimit", PROGRAM, false, "p", 0},
+	{"flock", PROGRAM, false, "cwE", 1}, {"watch", TEXT, false, "nq", 0}, {"command", ASKS, true, "", 0},
+	{"builtin", PROGRAM, true, "", 0}, {"exec", PROGRAM, true, "a", 0}, {"eval", TEXT, true, "", 0},
+	{"trap", TRAP, true, "", 0}, {".", UNKNOWN, true, "", 0}, {"source", UNKNOWN, true, "", 0},
+	{"alias", ALIAS, true, "", 0}, {"sh", SCRIPT, false, "oO", 0}, {"bash", SCRIPT, false, "oO", 0},
+	{"dash", SCRIPT, false, "o", 0}, {"ash", SCRIPT, false, "o", 0}, {"ksh", SCRIPT, false, "o", 0},
+	{"mksh", SCRIPT, false, "o", 0}, {"zsh", SCRIPT, false, "o", 0}, {"rbash", SCRIPT, false, "oO", 0},
+	{"find", FOUND, false, "", 0}, {"sort", OPTION, false, "", 0}, {"tar", OPTION, false, "I", 0},
 };
+/* Their long options that take a word: the program, then they. */
+static const char with_long[] =
+	"env unset chdir split-string argv0\0" "xargs arg-file delimiter max-args max-chars max-procs process-slot-var\0"
+	"nice adjustment\0" "timeout kill-after signal\0" "time format output\0" "stdbuf input output error\0"
+	"ionice class classdata pid pgid uid\0" "chroot userspec groups\0"
+	"chrt sched-runtime sched-period sched-deadline\0" "sudo user group host prompt chdir chroot role type close-from\0"
+	"unshare root wd setuid setgid\0" "nsenter target setuid setgid\0" "prlimit pid\0"
+	"flock command wait timeout conflict-exit-code\0" "watch interval equexit\0" "sh rcfile init-file\0"
+	"bash rcfile init-file\0" "sort compress-program\0" "tar use-compress-program to-command\0";
 
 /* ---- rules ---- */
 
@@ -610,9 +613,13 @@ static void judge_text(struct judge *g, const struct run *r, struct str text, bo
 		unknown(g, "it is nested too deeply");
 }
 
-static bool has_long(const char *list, struct str name)
+static bool has_long(const struct starter *st, struct str name)
 {
-	return list && name.n && find_word(list, name, false); /* getopt_long takes beginnings */
+	const char *at = with_long;
+	size_t n = strlen(st->name);
+	while (*at && (strncmp(at, st->name, n) != 0 || at[n] != ' '))
+		at += strlen(at) + 1;
+	return *at && name.n && find_word(at + n + 1, name, false); /* getopt_long takes beginnings */
 }
 
 /* One word of options: the last letter that was looked at, or 'L' for a long one; value where it takes one. */
@@ -637,7 +644,7 @@ static bool next_option(const struct starter *st, const struct run *r, size_t *i
 		o->name = (struct str){t.p + 2, (eq ? (size_t)(eq - t.p) : t.n) - 2};
 		if (eq)
 			o->value = (struct str){eq + 1, t.n - (size_t)(eq + 1 - t.p)};
-		else if (has_long(st->with_long, o->name) && *i < r->n)
+		else if (has_long(st, o->name) && *i < r->n)
 			o->value = text_of(o->value_word = &r->w[(*i)++]);
 		return true;
 	}
@@ -729,7 +736,7 @@ static void judge_option(struct judge *g, const struct starter *st, const struct
 		(void)next_option(st, r, &i, &o);
 		i += !o.found;
 		struct str rest = o.value, program;
-		if (!o.value.p || (o.letter == 'L' && !has_long(st->with_long, o.name)) || !str_word(&rest, &program))
+		if (!o.value.p || (o.letter == 'L' && !has_long(st, o.name)) || !str_word(&rest, &program))
 			continue;
 		if (varies(r, o.value_word))
 			unknown(g, "the program's name is not known before it runs");
