@@ -7,42 +7,36 @@
 #include "bpf.h"
 #include "json.h"
 
-/* Calls by how their names begin; the first row that fits. */
-static const struct { char begin[20]; const char *hint; } calls[] = {
-	{"socket", "there is no network in this jail"},
-	{"connect", "there is no network in this jail"}, {"bind", "there is no network in this jail"},
-	{"listen", "there is no network in this jail"}, {"accept", "there is no network in this jail"},
-	{"ptrace", "programs can't be traced in this jail; run it without a debugger"},
-	{"process_vm", "programs can't be traced in this jail; run it without a debugger"},
-	{"unshare", "there are no further namespaces in this jail; run the program without a sandbox of its own"},
-	{"setns", "there are no further namespaces in this jail; run the program without a sandbox of its own"},
-	{"clone", "there are no further namespaces in this jail; run the program without a sandbox of its own"},
-	{"chroot", "the root can't be changed in this jail"}, {"pivot_root", "the root can't be changed in this jail"},
-	{"mount", "nothing can be mounted in this jail; work in /tmp"}, {"umount", "nothing can be unmounted in this jail"},
-	{"io_", "asynchronous I/O of the kernel is shut in this jail; the program must use ordinary reads and writes"},
-	{"memfd_create", "files in memory could be executed, so this profile has none; write to /tmp"},
-	{"shmget", "memory that outlives its process can't be limited here; use files in /tmp"},
-	{"inotify", "files can't be watched in this profile; look again instead"},
-	{"ioctl", "nothing can be typed into a terminal from this jail"},
-	{"personality", "the program can't change how the kernel runs it; run it without setarch"},
-	{"set", "limits and priorities of others, and of the host, can't be changed in this jail"},
-	{"sched_", "limits and priorities of others can't be changed in this jail"},
-	{"prlimit", "limits and priorities of others can't be changed in this jail"},
-	{"", "this call reaches beyond the jail and is refused"},
-};
+/* Calls by how their names begin, and what to say of them; the first that fits, and the last for all others. */
+static const char calls[] =
+	"socket connect bind listen accept\0" "there is no network in this jail\0"
+	"ptrace process_vm\0" "programs can't be traced in this jail; run it without a debugger\0"
+	"unshare setns clone\0" "there are no further namespaces in this jail; run the program without a sandbox of its own\0"
+	"chroot pivot_root\0" "the root can't be changed in this jail\0"
+	"mount\0" "nothing can be mounted in this jail; work in /tmp\0"
+	"umount\0" "nothing can be unmounted in this jail\0"
+	"io_\0" "asynchronous I/O of the kernel is shut in this jail; the program must use ordinary reads and writes\0"
+	"memfd_create\0" "files in memory could be executed, so this profile has none; write to /tmp\0"
+	"shmget\0" "memory that outlives its process can't be limited here; use files in /tmp\0"
+	"inotify\0" "files can't be watched in this profile; look again instead\0"
+	"ioctl\0" "nothing can be typed into a terminal from this jail\0"
+	"personality\0" "the program can't change how the kernel runs it; run it without setarch\0"
+	"set\0" "limits and priorities of others, and of the host, can't be changed in this jail\0"
+	"sched_ prlimit\0" "limits and priorities of others can't be changed in this jail\0"
+	"\0" "this call reaches beyond the jail and is refused";
 
 /* Limits by what the kernel told, by the signal that it sends, or by the words of its error on stderr. */
-static const struct { char call[8], limit[12], phrase[36]; const char *hint; int signal; } limits[] = {
-	{"mmap", "memory", "MemoryError", "the profile's memory is used up; work on less at a time, or ask for a larger profile", 0},
-	{"mmap", "memory", "annot allocate memory", "the profile's memory is used up; work on less at a time, or ask for a larger profile", 0},
-	{"fork", "processes", "annot fork", "the profile allows no more processes at once; run fewer in parallel", 0},
-	{"fork", "processes", "Resource temporarily unavailable", "the profile allows no more processes at once; run fewer in parallel", 0},
-	{"fork", "processes", "can't start new thread", "the profile allows no more processes at once; run fewer in parallel", 0},
-	{"write", "file_size", "File too large", "the profile allows no larger file; split it", 25 /* SIGXFSZ */},
-	{"open", "open_files", "Too many open files", "the profile allows no more open files at once; close some", 0},
-	{"write", "tmp", "No space left on device", "/tmp is full: it has half the profile's memory; remove files or write less", 0},
-	{"execve", "cpu", "", "the profile's processor time is used up; do less in one command", 24 /* SIGXCPU */},
-	{"open", "read_only", "Read-only file system", "only /tmp can be written in this jail", 0},
+static const struct { char call[7], limit[11], phrase[33]; uint8_t signal; const char *hint; } limits[] = {
+	{"mmap", "memory", "MemoryError", 0, "the profile's memory is used up; work on less at a time, or ask for a larger profile"},
+	{"mmap", "memory", "annot allocate memory", 0, "the profile's memory is used up; work on less at a time, or ask for a larger profile"},
+	{"fork", "processes", "annot fork", 0, "the profile allows no more processes at once; run fewer in parallel"},
+	{"fork", "processes", "Resource temporarily unavailable", 0, "the profile allows no more processes at once; run fewer in parallel"},
+	{"fork", "processes", "can't start new thread", 0, "the profile allows no more processes at once; run fewer in parallel"},
+	{"write", "file_size", "File too large", 25 /* SIGXFSZ */, "the profile allows no larger file; split it"},
+	{"open", "open_files", "Too many open files", 0, "the profile allows no more open files at once; close some"},
+	{"write", "tmp", "No space left on device", 0, "/tmp is full: it has half the profile's memory; remove files or write less"},
+	{"execve", "cpu", "", 24 /* SIGXCPU */, "the profile's processor time is used up; do less in one command"},
+	{"open", "read_only", "Read-only file system", 0, "only /tmp can be written in this jail"},
 };
 
 struct list { struct json_writer w; size_t n; };
@@ -68,18 +62,30 @@ static void add(struct list *l, const char *call, const char *key, struct str wh
 	}
 }
 
+static const char *call_hint(const char *name)
+{
+	const char *row = calls;
+	for (;;) {
+		struct str begins = str_of(row), begin;
+		const char *hint = row + begins.n + 1;
+		if (begins.n == 0)
+			return hint;
+		while (str_word(&begins, &begin))
+			if (strncmp(name, begin.p, begin.n) == 0)
+				return hint;
+		row = hint + strlen(hint) + 1;
+	}
+}
+
 static void add_calls(struct list *l, const struct denied_ask *d)
 {
 	for (uint32_t i = 0; i < d->res->denied; i++) {
 		const char *name = bpf_name(SYS_ARCH_HERE, d->res->call[i].nr);
-		size_t k = 0;
 		bool local = name && strcmp(name, "socket") == 0 && d->res->call[i].arg == 1; /* AF_UNIX */
 		/* libc asks name services in passing ("ls -l"), and goes on without */
 		if (!name || (local && d->exit_code == 0))
 			continue;
-		while (strncmp(name, calls[k].begin, strlen(calls[k].begin)) != 0)
-			k++;
-		add(l, name, NULL, str_of(""), d->res->call[i].count, local ? "there are no sockets in this jail, not even local ones" : calls[k].hint);
+		add(l, name, NULL, str_of(""), d->res->call[i].count, local ? "there are no sockets in this jail, not even local ones" : call_hint(name));
 	}
 }
 
