@@ -129,7 +129,7 @@ static const char *set(struct conf *c, const struct key *k, struct str value)
 static void default_path(const struct key *k, char *field)
 {
 	bool etc = strncmp(k->text, "/etc/", 5) == 0, root = geteuid() == 0;
-	const char *home = getenv("HOME"), *xdg = getenv(etc ? "XDG_CONFIG_HOME" : "XDG_STATE_HOME"), *name = strstr(k->text, "/omniarena");
+	const char *home = getenv("HOME"), *xdg = getenv(etc ? "XDG_CONFIG_HOME" : "XDG_STATE_HOME"), *name = str_find(str_of(k->text), "/omniarena");
 	bool in_xdg = xdg && *xdg;
 
 	if (!text_printf(field, k->size, "%s%s%s", root ? "" : in_xdg ? xdg : home ? home : "",

@@ -89,11 +89,6 @@ static void add_calls(struct list *l, const struct denied_ask *d)
 	}
 }
 
-static bool has(struct str s, const char *phrase)
-{
-	return memmem(s.p, s.n, phrase, strlen(phrase)) != NULL;
-}
-
 static bool told(const struct denied_ask *d, const char *limit)
 {
 	if (!d->res)
@@ -108,7 +103,7 @@ static void add_limits(struct list *l, const struct denied_ask *d)
 	const char *last = ""; /* rows of one limit stand together */
 	for (size_t i = 0; i < countof(limits); i++) {
 		bool hit = told(d, limits[i].limit) || (limits[i].signal && d->exit_code == 128 + limits[i].signal) ||
-		           (d->exit_code && limits[i].phrase[0] && has(d->err, limits[i].phrase));
+		           (d->exit_code && limits[i].phrase[0] && str_find(d->err, limits[i].phrase));
 		if (!hit || strcmp(last, limits[i].limit) == 0)
 			continue;
 		last = limits[i].limit;
@@ -179,7 +174,7 @@ static void add_programs(struct list *l, const struct denied_ask *d)
 	while (l->n < DENIED_MAX && d->profile != CONF_PERMISSIVE && str_cut(&rest, '\n', &line)) {
 		const char *phrase = NULL;
 		for (size_t i = 0; !phrase && i < countof(phrases); i++)
-			phrase = memmem(line.p, line.n, phrases[i], strlen(phrases[i]));
+			phrase = str_find(line, phrases[i]);
 		while (phrase && next_token(&line, " \t:'\"`[]()/", &token)) {
 			bool black = is_in(d->names, d->forbidden, token);
 			bool unknown = d->profile == CONF_STRICT && (d->exit_code == 126 || d->exit_code == 127) &&

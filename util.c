@@ -90,6 +90,11 @@ bool str_uint(struct str s, uint64_t max, uint64_t *v)
 	return true;
 }
 
+const char *str_find(struct str s, const char *what)
+{
+	return memmem(s.p, s.n, what, strlen(what));
+}
+
 bool str_same_ct(struct str a, struct str b)
 {
 	unsigned diff = a.n != b.n;

@@ -29,6 +29,8 @@ bool str_word(struct str *rest, struct str *word);
 uint64_t str_digits(struct str *rest);
 /* Decimal digits only, no sign, at most max; anything else is false and leaves *v alone. */
 bool str_uint(struct str s, uint64_t max, uint64_t *v);
+/* Where what stands in s first, or NULL. */
+const char *str_find(struct str s, const char *what);
 /* True when both have the same bytes; the time depends on b's length alone. */
 bool str_same_ct(struct str a, struct str b);
 

@@ -183,7 +183,7 @@ static unsigned scan_folder(struct scan *c, int fd, size_t len, int depth)
 			int sub = is_set_apart(c->path) ? -1 : openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			found |= sub >= 0 ? scan_folder(c, sub, len + 1 + n, depth + 1) : 0;
 			c->path[len + 1 + n] = '\0';
-		} else if (S_ISREG(st.st_mode) && strstr(name, ".so")) {
+		} else if (S_ISREG(st.st_mode) && str_find(str_of(name), ".so")) {
 			found |= LIBRARIES;
 		} else if (S_ISREG(st.st_mode) && (st.st_mode & 0111) && is_elf(fd, name)) {
 			found |= PROGRAMS;
