@@ -232,6 +232,58 @@ int sys_landlock_enforce(int ruleset_fd)
 	return (int)syscall(NR_LANDLOCK_RESTRICT, ruleset_fd, 0);
 }
 
+int sys_real_path(const char *path, char *out)
+{
+	enum { LINKS_MAX = 40 }; /* the kernel's own, path_resolution(7) */
+	char rest[PATH_MAX], target[PATH_MAX];
+	size_t n = 0, len; /* out[0..n] is where we are, "" the root; at: where to go from there */
+	const char *at = rest;
+	struct stat st;
+	int links = 0;
+
+	if (stat(path, &st) < 0) /* whether it leads anywhere: a folder before "..", too long, too many links */
+		return -1;
+	memcpy(rest, path, strlen(path) + 1);
+	for (; *at; at += len + (at[len] == '/')) {
+		const char *end = strchr(at, '/');
+		len = end ? (size_t)(end - at) : strlen(at);
+		if (len == 0 || (len == 1 && at[0] == '.'))
+			continue;
+		if (len == 2 && at[0] == '.' && at[1] == '.') {
+			while (n && out[--n] != '/')
+				;
+			continue;
+		}
+		if (n + 1 + len >= PATH_MAX) {
+			errno = ENAMETOOLONG;
+			return -1;
+		}
+		out[n] = '/';
+		memcpy(out + n + 1, at, len);
+		out[n + 1 + len] = '\0';
+		ssize_t got = readlink(out, target, sizeof target);
+		if (got < 0) {
+			if (errno != EINVAL)
+				return -1;
+			n += 1 + len; /* no link */
+			continue;
+		}
+		size_t left = strlen(at + len);
+		if (++links > LINKS_MAX || (size_t)got + left >= sizeof rest) {
+			errno = links > LINKS_MAX ? ELOOP : ENAMETOOLONG;
+			return -1;
+		}
+		memmove(rest + got, at + len, left + 1);
+		memcpy(rest, target, (size_t)got);
+		n = target[0] == '/' ? 0 : n;
+		at = rest;
+		len = 0;
+	}
+	out[n ? n : 1] = '\0';
+	out[0] = '/';
+	return 0;
+}
+
 void sys_make_folders(const char *file)
 {
 	char dir[PATH_MAX];

@@ -70,6 +70,9 @@ void sys_dir_end(struct sys_dir *d);
 void *sys_memory(size_t n, size_t size);
 /* The working directory as a C string; -1 and errno: getcwd(2), of which libc's wrapper may allocate. */
 int sys_cwd(char *out, size_t cap);
+/* An absolute path without links, "." and "..", into out, which holds PATH_MAX bytes; -1 and errno: realpath(3) of libc brings its
+ * allocator with it. */
+int sys_real_path(const char *path, char *out);
 /* Becomes this uid and gid, real, effective and saved. libc's wrappers know threads, of which there are none. */
 int sys_become(uid_t uid);
 /* No supplementary groups. */

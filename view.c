@@ -278,7 +278,7 @@ static bool add_path(struct view *v, bool mounts, const char *path, int level)
 	const char *name = strrchr(path, '/') + 1;
 	size_t n = (size_t)(name - path);
 
-	if (!is_program(path) || !realpath(path, real) || !text_printf(folder, sizeof folder, "%.*s", (int)n, path) || !realpath(folder, dir))
+	if (!is_program(path) || sys_real_path(path, real) < 0 || !text_printf(folder, sizeof folder, "%.*s", (int)n, path) || sys_real_path(folder, dir) < 0)
 		return true; /* it is not there */
 	if (is_multi_call(real))
 		say(v, name, " is a multi-call program, which can be told to be another one");
@@ -363,7 +363,7 @@ bool view_forbid(const struct view_lists *l, struct view *v)
 				bool by_name = is_forbidden(l, name), again = false;
 				if ((pass == 0 && !by_name && strncmp(name, "busybox", 7) != 0) || !text_printf(path, sizeof path, "%s/%s", folders.path[i], name))
 					continue;
-				if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || !realpath(path, real))
+				if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || sys_real_path(path, real) < 0)
 					continue; /* a broken link, or covered already */
 				if (is_multi_call(real) && !is_forbidden(l, strrchr(real, '/') + 1)) {
 					say(v, real, " can be told to be a forbidden program");

@@ -219,7 +219,7 @@ static bool ask_save(const struct msg_ask *a)
 		return true;
 	}
 	sys_make_folders(w.file[a->profile]);
-	if (a->profile != MSG_POLICY || !realpath(w.file[MSG_POLICY], real)) /* of the policy a link stays one, its target is replaced */
+	if (a->profile != MSG_POLICY || sys_real_path(w.file[MSG_POLICY], real) < 0) /* of the policy a link stays one, its target is replaced */
 		(void)text_printf(real, sizeof real, "%s", w.file[a->profile]);
 	errno = 0;
 	if (real[0] != '/' || !save(real, asked.text, a->bytes, a->profile == MSG_POLICY || a->profile == MSG_PASSWORD))
