@@ -212,7 +212,7 @@ static int open_signals(void)
 	sigset_t set;
 	/* a client that went away is an error of write(2), not a signal */
 	/* and a log that may not grow any more (RLIMIT_FSIZE) as well */
-	if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || signal(SIGXFSZ, SIG_IGN) == SIG_ERR || sigemptyset(&set) < 0 || sigaddset(&set, SIGTERM) < 0 ||
+	if (sys_ignore_signal(SIGPIPE) < 0 || sys_ignore_signal(SIGXFSZ) < 0 || sigemptyset(&set) < 0 || sigaddset(&set, SIGTERM) < 0 ||
 	    sigaddset(&set, SIGINT) < 0 || sigaddset(&set, SIGHUP) < 0 || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -1;
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -40,6 +40,13 @@ bool sys_kernel_since(unsigned major, unsigned minor)
 	return v > major || (v == major && *p++ == '.' && digits(&p) >= minor);
 }
 
+int sys_ignore_signal(int number)
+{
+	/* struct sigaction as both CPUs' kernels have it */
+	const struct { void (*handler)(int); unsigned long flags; void (*restorer)(void); uint64_t mask; } act = {.handler = SIG_IGN};
+	return (int)syscall(SYS_rt_sigaction, number, &act, NULL, sizeof act.mask);
+}
+
 void sys_dir_begin(struct sys_dir *d, int fd)
 {
 	d->fd = fd;

@@ -73,6 +73,8 @@ int sys_cwd(char *out, size_t cap);
 /* An absolute path without links, "." and "..", into out, which holds PATH_MAX bytes; -1 and errno: realpath(3) of libc brings its
  * allocator with it. */
 int sys_real_path(const char *path, char *out);
+/* A signal is ignored from now on. libc's way has handlers, of which there are none. */
+int sys_ignore_signal(int number);
 /* Becomes this uid and gid, real, effective and saved. libc's wrappers know threads, of which there are none. */
 int sys_become(uid_t uid);
 /* No supplementary groups. */
