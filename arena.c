@@ -101,7 +101,7 @@ static void raise_fd_limit(const struct conf *c)
 	struct rlimit rl;
 
 	need = need > warden ? need : warden;
-	if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
+	if (prlimit(0, RLIMIT_NOFILE, NULL, &rl) < 0)
 		die("RLIMIT_NOFILE:");
 	if (rl.rlim_cur >= need)
 		return;

@@ -17,8 +17,8 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -269,7 +269,7 @@ static void report(const struct jail *j, const struct jail_slot *s, int status, 
 {
 	struct walk w = {.names = {found, 0, sizeof found, false}};
 	uint64_t events[JAIL_EVENTS];
-	struct statvfs fs;
+	struct statfs fs;
 	struct rusage u;
 
 	r.status = status;
@@ -286,7 +286,7 @@ static void report(const struct jail *j, const struct jail_slot *s, int status, 
 	read_events(events);
 	r.oom = events[JAIL_OOM] > before[JAIL_OOM];
 	r.procs_full = events[JAIL_PIDS] > before[JAIL_PIDS];
-	r.tmp_full = j->mode != JAIL_BASIC && statvfs(s->tmp, &fs) == 0 && (fs.f_bfree == 0 || fs.f_ffree == 0);
+	r.tmp_full = j->mode != JAIL_BASIC && statfs(s->tmp, &fs) == 0 && (fs.f_bfree == 0 || fs.f_ffree == 0);
 	int fd = open(s->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0)
 		walk_folder(&w, fd, 0, 0);

@@ -960,7 +960,7 @@ static enum result step_limits(const struct site *c)
 	const struct limits l = limits_of(c);
 	for (size_t i = 0; i < countof(l.of); i++) {
 		struct rlimit rl;
-		if (getrlimit(l.of[i].what, &rl) < 0)
+		if (prlimit(0, l.of[i].what, NULL, &rl) < 0)
 			return FAILED;
 		if (rl.rlim_max > l.of[i].value) /* else the host allows less already; raising needs privilege */
 			rl.rlim_max = l.of[i].value;
@@ -1127,7 +1127,7 @@ uint32_t jail_observe(const struct jail *j, const struct jail_slot *s, uint32_t 
 		struct rlimit rl;
 		if (l.of[i].what == RLIMIT_NPROC && j->shared_count)
 			continue; /* moves with what else the user runs */
-		if (getrlimit(l.of[i].what, &rl) < 0 || rl.rlim_max > l.of[i].value)
+		if (prlimit(0, l.of[i].what, NULL, &rl) < 0 || rl.rlim_max > l.of[i].value)
 			layers &= ~(1u << LAYER_RLIMITS);
 	}
 	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)

@@ -118,7 +118,7 @@ int sys_close_from(int first)
 	struct rlimit rl;
 	if (syscall(NR_CLOSE_RANGE, (unsigned)first, ~0u, 0) == 0)
 		return 0;
-	if (errno != ENOSYS || getrlimit(RLIMIT_NOFILE, &rl) < 0)
+	if (errno != ENOSYS || prlimit(0, RLIMIT_NOFILE, NULL, &rl) < 0)
 		return -1;
 	for (rlim_t fd = (rlim_t)first; fd < rl.rlim_cur; fd++)
 		(void)close((int)fd); /* most are not open */

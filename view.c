@@ -83,7 +83,7 @@ static bool find_folders(void)
 	folders.n = 0;
 	for (size_t i = 0; i < countof(program_folders); i++) {
 		char *real = folders.path[folders.n]; /* there is one for each */
-		if (realpath(program_folders[i], real))
+		if (sys_real_path(program_folders[i], real) == 0)
 			folders.n += folder_at(real, strlen(real)) < 0;
 		else if (errno != ENOENT && errno != ENOTDIR)
 			return false;
