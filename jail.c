@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h> /* renameat */
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -623,7 +622,7 @@ static bool make_tmp_base(struct jail *j, struct jail_error *e)
 {
 	sweep("/tmp", "omniarena-cells-", false);
 	(void)text_printf(j->tmp, sizeof j->tmp, "/tmp/omniarena-cells-XXXXXX");
-	if (!mkdtemp(j->tmp) || chmod(j->tmp, 0711) < 0)
+	if (sys_temp_folder(j->tmp) < 0 || chmod(j->tmp, 0711) < 0)
 		return fail(e, "folder in /tmp");
 	j->tmp_lock_fd = open(j->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (j->tmp_lock_fd < 0 || flock(j->tmp_lock_fd, LOCK_EX | LOCK_NB) < 0)

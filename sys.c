@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -237,6 +238,25 @@ int sys_landlock_allow(int ruleset_fd, const char *path, uint64_t rights)
 int sys_landlock_enforce(int ruleset_fd)
 {
 	return (int)syscall(NR_LANDLOCK_RESTRICT, ruleset_fd, 0);
+}
+
+int sys_temp_folder(char *path)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz234567";
+	unsigned char any[6];
+	char *last = path + strlen(path) - sizeof any;
+
+	for (int tries = 0; tries < 100; tries++) {
+		if (getrandom(any, sizeof any, 0) != sizeof any)
+			return -1;
+		for (size_t i = 0; i < sizeof any; i++)
+			last[i] = letters[any[i] & 31];
+		if (mkdir(path, 0700) == 0)
+			return 0;
+		if (errno != EEXIST)
+			return -1;
+	}
+	return -1;
 }
 
 int sys_real_path(const char *path, char *out)

@@ -75,6 +75,9 @@ int sys_cwd(char *out, size_t cap);
 int sys_real_path(const char *path, char *out);
 /* A signal is ignored from now on. libc's way has handlers, of which there are none. */
 int sys_ignore_signal(int number);
+/* Makes a new folder, mode 0700, of a path whose last six characters are to be chosen; -1 and errno: mkdtemp(3) of libc, which asks
+ * the clock for them, and brings it along. */
+int sys_temp_folder(char *path);
 /* Becomes this uid and gid, real, effective and saved. libc's wrappers know threads, of which there are none. */
 int sys_become(uid_t uid);
 /* No supplementary groups. */
