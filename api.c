@@ -1300,7 +1300,7 @@ static void post_password(struct api *a, struct conn *c)
 /* The new password is stored, so it is the one; also when who asked for it is gone. */
 static void take_password(struct api *a, const struct conn *c)
 {
-	static const struct conn nobody;
+	static struct conn nobody; /* not const, or its zeros would stand in the file */
 	a->conf->secret = a->fresh;
 	a->good_known = false;
 	conf_decide(a->conf);
