@@ -23,7 +23,7 @@ WERROR  := -Werror
 WARN    := -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(WERROR)
 HARDEN  := -fPIE -fstack-protector-strong -fno-strict-aliasing -fwrapv
 # what -Os still spends on speed; -Oz is gcc's since 12, and where one of them is unknown it is -Os
-SMALL   := -Oz -fno-move-loop-invariants -fno-optimize-sibling-calls
+SMALL   := -Oz -fno-move-loop-invariants -fno-optimize-sibling-calls -fno-expensive-optimizations
 ifeq ($(origin CFLAGS),undefined)
   CFLAGS := $(shell $(CC) -Werror $(SMALL) -xc -c -o /dev/null /dev/null 2>/dev/null && echo '$(SMALL)' || echo -Os)
 endif
