@@ -151,7 +151,7 @@ static void bind_port(void)
 
 	if (n == 0)
 		die("--listen %s: an IPv4 or IPv6 address is needed", a.conf.listen);
-	a.listen_fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	a.listen_fd = sys_socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (a.listen_fd < 0 || setsockopt(a.listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
 		die("socket:");
 	if (bind(a.listen_fd, (struct sockaddr *)&at, n) < 0 || listen(a.listen_fd, BACKLOG) < 0)
@@ -326,7 +326,7 @@ static void accept_all(void)
 		socklen_t n = sizeof from;
 		unsigned char peer[16];
 		memset(&from, 0, sizeof from);
-		int fd = accept4(a.listen_fd, (struct sockaddr *)&from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		int fd = sys_accept4(a.listen_fd, &from, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0) {
 			/* replies are whole when they are written: Nagle would only hold them back */
 			(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

@@ -382,7 +382,7 @@ static void give_files(const struct jail_slot *s)
 static int watch(const struct jail *j, pid_t child, int signals, bool *early)
 {
 	/* where nobody listens, that fd is not open, which poll passes over once it is -1 */
-	struct pollfd p[3] = {{CELL_CTL, POLLRDHUP, 0}, {signals, POLLIN, 0}, {fcntl(CELL_NOTICES, F_GETFD) < 0 ? -1 : CELL_NOTICES, POLLIN, 0}};
+	struct pollfd p[3] = {{CELL_CTL, POLLRDHUP, 0}, {signals, POLLIN, 0}, {sys_fcntl(CELL_NOTICES, F_GETFD, 0) < 0 ? -1 : CELL_NOTICES, POLLIN, 0}};
 	struct signalfd_siginfo si;
 	int status;
 

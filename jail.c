@@ -903,12 +903,12 @@ static enum result step_fds(const struct site *c)
 			source[n] = c->s->fd[i], target[n++] = CELL_EVENTS + i - SLOT_EVENTS;
 	/* first out of the way, then into place: a source could stand where another must go */
 	for (int i = 0; i < n; i++)
-		if ((source[i] = fcntl(source[i], F_DUPFD_CLOEXEC, CELL_FDS)) < 0)
+		if ((source[i] = sys_fcntl(source[i], F_DUPFD_CLOEXEC, CELL_FDS)) < 0)
 			return FAILED;
 	for (int i = 0; i < CELL_FDS; i++)
 		(void)close(i); /* whatever it was */
 	for (int i = 0; i < n; i++)
-		if (dup3(source[i], target[i], target[i] > 2 ? O_CLOEXEC : 0) < 0)
+		if (sys_dup3(source[i], target[i], target[i] > 2 ? O_CLOEXEC : 0) < 0)
 			return FAILED;
 	return ok_if(sys_close_from(CELL_FDS) == 0);
 }
@@ -1063,7 +1063,7 @@ static enum result step_seccomp(const struct site *c)
 	if (c->j->notify) {
 		int fd = n > 0 ? sys_seccomp_listen(program, n) : -1;
 		if (fd >= 0 || errno != EBUSY)
-			return ok_if(fd >= 0 && dup3(fd, CELL_NOTICES, O_CLOEXEC) >= 0 && close(fd) == 0);
+			return ok_if(fd >= 0 && sys_dup3(fd, CELL_NOTICES, O_CLOEXEC) >= 0 && close(fd) == 0);
 		ask.notify = false; /* a container around us listens already: then nobody explains */
 		n = bpf_build(&ask, program);
 	}

@@ -7,6 +7,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "sys.h"
+
 const char *msg_layer_name(enum msg_layer l)
 {
 	static const char names[LAYERS][13] = {
@@ -17,7 +19,7 @@ const char *msg_layer_name(enum msg_layer l)
 
 int msg_pair(int ends[2])
 {
-	return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
+	return sys_socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
 }
 
 int msg_send(int fd, const void *head, size_t head_n, const void *tail, size_t tail_n, const int *fds, size_t nfds,

@@ -41,6 +41,36 @@ bool sys_kernel_since(unsigned major, unsigned minor)
 	return v > major || (v == major && *p++ == '.' && digits(&p) >= minor);
 }
 
+int sys_fcntl(int fd, int command, long arg)
+{
+	return (int)syscall(SYS_fcntl, fd, command, arg);
+}
+
+int sys_dup3(int from, int to, int flags)
+{
+	return (int)syscall(SYS_dup3, from, to, flags);
+}
+
+int sys_pipe2(int ends[2], int flags)
+{
+	return (int)syscall(SYS_pipe2, ends, flags);
+}
+
+int sys_socket(int family, int type, int protocol)
+{
+	return (int)syscall(SYS_socket, family, type, protocol);
+}
+
+int sys_socketpair(int family, int type, int protocol, int ends[2])
+{
+	return (int)syscall(SYS_socketpair, family, type, protocol, ends);
+}
+
+int sys_accept4(int fd, void *address, unsigned *size, int flags)
+{
+	return (int)syscall(SYS_accept4, fd, address, size, flags);
+}
+
 int sys_ignore_signal(int number)
 {
 	/* struct sigaction as both CPUs' kernels have it */

@@ -73,6 +73,14 @@ int sys_cwd(char *out, size_t cap);
 /* An absolute path without links, "." and "..", into out, which holds PATH_MAX bytes; -1 and errno: realpath(3) of libc brings its
  * allocator with it. */
 int sys_real_path(const char *path, char *out);
+/* fcntl(2), dup3(2), pipe2(2), socket(2), socketpair(2), accept4(2) as the kernel has them. libc's ones go on to what kernels before
+ * 2.6.28 had, which knew no SOCK_CLOEXEC, and to commands that nobody here uses: ten times the code. */
+int sys_fcntl(int fd, int command, long arg);
+int sys_dup3(int from, int to, int flags);
+int sys_pipe2(int ends[2], int flags);
+int sys_socket(int family, int type, int protocol);
+int sys_socketpair(int family, int type, int protocol, int ends[2]);
+int sys_accept4(int fd, void *address, unsigned *size, int flags);
 /* A signal is ignored from now on. libc's way has handlers, of which there are none. */
 int sys_ignore_signal(int number);
 /* Makes a new folder, mode 0700, of a path whose last six characters are to be chosen; -1 and errno: mkdtemp(3) of libc, which asks

@@ -67,7 +67,7 @@ static bool open_ends(const struct jail_slot *s, int mine[MSG_FDS], int theirs[M
 		return false;
 	mine[0] = pair[0], theirs[0] = pair[1];
 	for (n = 1; n < MSG_FDS; n++) {
-		if (pipe2(pair, O_CLOEXEC) < 0)
+		if (sys_pipe2(pair, O_CLOEXEC) < 0)
 			break;
 		mine[n] = pair[n == 1], theirs[n] = pair[n != 1]; /* stdin is written, the others are read */
 	}
@@ -75,7 +75,7 @@ static bool open_ends(const struct jail_slot *s, int mine[MSG_FDS], int theirs[M
 	 * then arena says so to whom it concerns */
 	bool ok = n == MSG_FDS && setsockopt(mine[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0;
 	for (size_t i = 0; ok && i < MSG_FDS; i++)
-		ok = fcntl(mine[i], F_SETFL, O_NONBLOCK | (i == 1 ? O_WRONLY : 0)) == 0 &&
+		ok = sys_fcntl(mine[i], F_SETFL, O_NONBLOCK | (i == 1 ? O_WRONLY : 0)) == 0 &&
 		     (i == 0 || uid == (uid_t)-1 || fchown(theirs[i], uid, (gid_t)uid) == 0);
 	if (ok)
 		return true;
@@ -513,7 +513,7 @@ int warden_start(enum jail_mode mode, uint16_t port, const struct conf *c, pid_t
 	if (*pid == 0) {
 		/* a second fd table entry for anything else of arena's would outlive arena's close */
 		w.wall = dup2(ends[1], 3) < 0 ? -1 : 3;
-		if (w.wall < 0 || sys_close_from(4) < 0 || fcntl(w.wall, F_SETFD, FD_CLOEXEC) < 0)
+		if (w.wall < 0 || sys_close_from(4) < 0 || sys_fcntl(w.wall, F_SETFD, FD_CLOEXEC) < 0)
 			_exit(1);
 		serve(mode, port, c);
 	}
