@@ -22,10 +22,10 @@ MUSL  := $(or $(SPECS),$(findstring musl,$(shell $(CC) -dumpmachine)))
 WERROR  := -Werror
 WARN    := -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla $(WERROR)
 HARDEN  := -fPIE -fstack-protector-strong -fno-strict-aliasing -fwrapv
-# what -Os still spends on speed; -Oz is gcc's since 12, and where one of them is unknown it is -Os
-SMALL   := -Oz -fno-move-loop-invariants -fno-optimize-sibling-calls -fno-expensive-optimizations
+# what -Os still spends on speed (-Oz is gcc's since 12; -malign-data is x86's), each as far as the compiler knows it
+SMALL   := -Oz -fno-move-loop-invariants -fno-optimize-sibling-calls -fno-expensive-optimizations -fno-caller-saves -malign-data=abi
 ifeq ($(origin CFLAGS),undefined)
-  CFLAGS := $(shell $(CC) -Werror $(SMALL) -xc -c -o /dev/null /dev/null 2>/dev/null && echo '$(SMALL)' || echo -Os)
+  CFLAGS := -Os $(foreach f,$(SMALL),$(shell $(CC) -Werror $(f) -xc -c -o /dev/null /dev/null 2>/dev/null && echo '$(f)'))
 endif
 ALL     := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) -ffunction-sections -fdata-sections \
            -fno-asynchronous-unwind-tables $(CPPFLAGS) $(CFLAGS)
