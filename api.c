@@ -704,7 +704,6 @@ static void put_health(struct json_writer *w, const struct api *a)
 {
 	const struct conf_profile *p = conf_profile(a->jobs->profile);
 
-	json_open(w, true);
 	json_put_truth(w, "ok", true);
 	json_put_string(w, "version", str_of(CONF_VERSION));
 	json_put_number(w, "uptime_sec", (int64_t)(a->loop->now - a->started_ms) / 1000);
@@ -739,9 +738,8 @@ static void put_health(struct json_writer *w, const struct api *a)
 
 static void get_health(struct api *a, struct conn *c)
 {
-	struct json_writer w = {.b = &c->text};
-	put_health(&w, a);
-	conn_reply_json(&a->conns, c, &w, 200, NULL);
+	put_health(conn_object(c), a);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 /* A profile's number or name; CONF_PROFILES for what is none. */
@@ -789,20 +787,18 @@ static uint32_t profile_for(const struct api *a, const struct conn *c)
 /* The lists; unsaved: NULL where nothing was to be saved, "" where it was, else why not. */
 static void reply_policy(struct api *a, struct conn *c, const char *unsaved)
 {
-	struct buf b;
-	struct json_writer w = {.b = &b};
+	struct json_writer *w = conn_large_object(&a->conns, c);
 
-	if (!conn_big_reply(&a->conns, c, &b))
+	if (!w)
 		return;
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	put_list(&w, a, POLICY_BLACK, "blacklist");
-	put_list(&w, a, POLICY_WHITE, "whitelist");
-	json_put_number(&w, "profile", a->jobs->profile);
-	put_enforcement(&w, a);
+	json_put_truth(w, "ok", true);
+	put_list(w, a, POLICY_BLACK, "blacklist");
+	put_list(w, a, POLICY_WHITE, "whitelist");
+	json_put_number(w, "profile", a->jobs->profile);
+	put_enforcement(w, a);
 	if (unsaved)
-		put_persisted(&w, unsaved);
-	conn_reply_big(&a->conns, c, &w);
+		put_persisted(w, unsaved);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 static void any_policy(struct api *a, struct conn *c)
@@ -855,8 +851,6 @@ static void post_test(struct api *a, struct conn *c)
 	struct json_token f[countof(known)] = {{.kind = JSON_END}};
 	struct policy_ask ask = {.profile = profile_for(a, c)};
 	static char text[EXEC_CMD_MAX];
-	struct buf b;
-	struct json_writer w = {.b = &b};
 
 	if (!conn_fields(&a->conns, c, known, countof(known), f))
 		return;
@@ -874,30 +868,29 @@ static void post_test(struct api *a, struct conn *c)
 	memcpy(text, ask.text.p, ask.text.n); /* the reply is written over the body */
 	ask.text.p = text;
 	policy_judge(a->policy, &ask, &v);
-	if (!conn_big_reply(&a->conns, c, &b))
+	struct json_writer *w = conn_large_object(&a->conns, c);
+	if (!w)
 		return;
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	json_put_truth(&w, "allowed", v.code == POLICY_OK);
-	json_put_string(&w, "code", str_of(policy_code_name(v.code)));
-	json_put_string(&w, "would_block", str_of(policy_code_name(v.would)));
-	put_verdict(&w, &v);
-	json_key(&w, "commands");
-	json_open(&w, false);
+	json_put_truth(w, "ok", true);
+	json_put_truth(w, "allowed", v.code == POLICY_OK);
+	json_put_string(w, "code", str_of(policy_code_name(v.code)));
+	json_put_string(w, "would_block", str_of(policy_code_name(v.would)));
+	put_verdict(w, &v);
+	json_key(w, "commands");
+	json_open(w, false);
 	for (size_t i = 0; i < v.names; i++)
-		(void)json_string(&w, v.name[i]);
-	json_close(&w);
-	json_put_truth(&w, "commands_truncated", v.more_names);
-	json_put_truth(&w, "undecidable", v.undecided);
-	json_put_number(&w, "profile", ask.profile);
-	conn_reply_big(&a->conns, c, &w);
+		(void)json_string(w, v.name[i]);
+	json_close(w);
+	json_put_truth(w, "commands_truncated", v.more_names);
+	json_put_truth(w, "undecidable", v.undecided);
+	json_put_number(w, "profile", ask.profile);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 static void post_profile(struct api *a, struct conn *c)
 {
 	static const struct json_field known[] = {{"profile", JSON_END, "'profile' must be 0, 1, 2, strict, moderate or permissive"}};
 	struct json_token f[1] = {{.kind = JSON_END}};
-	struct json_writer w = {.b = &c->text};
 
 	if (!conn_fields(&a->conns, c, known, 1, f))
 		return;
@@ -910,13 +903,13 @@ static void post_profile(struct api *a, struct conn *c)
 	a->conf->profile = id;
 	job_set_profile(a->jobs, id);
 	note_change(a, c, "set_profile", str_of(""), id);
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	json_put_number(&w, "profile", id);
-	json_put_number(&w, "timeout_ms", timeout_of(a, p));
-	json_put_number(&w, "max_mem_mb", p->memory_mb);
-	json_put_number(&w, "max_cpu_sec", p->cpu_sec);
-	conn_reply_json(&a->conns, c, &w, 200, NULL);
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", true);
+	json_put_number(w, "profile", id);
+	json_put_number(w, "timeout_ms", timeout_of(a, p));
+	json_put_number(w, "max_mem_mb", p->memory_mb);
+	json_put_number(w, "max_cpu_sec", p->cpu_sec);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 /* Both parts of the file are checked before either is taken. */
@@ -948,14 +941,13 @@ static bool take_policy(struct api *a, int fd, const char *missing, bool *restar
 
 static void reply_reload(struct api *a, struct conn *c, bool restart)
 {
-	struct json_writer w = {.b = &c->text};
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	json_put_number(&w, "blacklist_count", (int64_t)a->policy->count[POLICY_BLACK]);
-	json_put_number(&w, "whitelist_count", (int64_t)a->policy->count[POLICY_WHITE]);
-	json_put_number(&w, "profile", a->jobs->profile);
-	json_put_truth(&w, "restart_needed", restart); /* for a key that can't change in a running server */
-	conn_reply_json(&a->conns, c, &w, 200, NULL);
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", true);
+	json_put_number(w, "blacklist_count", (int64_t)a->policy->count[POLICY_BLACK]);
+	json_put_number(w, "whitelist_count", (int64_t)a->policy->count[POLICY_WHITE]);
+	json_put_number(w, "profile", a->jobs->profile);
+	json_put_truth(w, "restart_needed", restart); /* for a key that can't change in a running server */
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 
@@ -970,53 +962,50 @@ static uint64_t rate_limit(const struct api *a, const char *agent)
 
 static void get_agents(struct api *a, struct conn *c)
 {
-	struct buf b;
-	struct json_writer w = {.b = &b};
 	size_t shown = 0, counters;
 	const struct counter *counter = agent_counters(&counters);
+	struct json_writer *w = conn_large_object(&a->conns, c);
 
-	if (!conn_big_reply(&a->conns, c, &b))
+	if (!w)
 		return;
-	json_open(&w, true);
-	json_key(&w, "agents");
-	json_open(&w, false);
+	json_key(w, "agents");
+	json_open(w, false);
 	for (size_t i = 0; i < a->agents->n; i++) {
 		struct agent *who = &a->agents->agent[i];
 		if (c->own_token && strcmp(who->name, c->agent) != 0)
 			continue; /* an agent sees itself */
 		shown++;
-		json_open(&w, true);
-		json_put_string(&w, "name", str_of(who->name));
+		json_open(w, true);
+		json_put_string(w, "name", str_of(who->name));
 		for (size_t k = 0; k < counters; k++) { /* in the seed's order */
 			if (k == 3) {
-				json_put_number(&w, "rate_1m", agent_rate(who, a->loop->now));
-				json_put_number(&w, "last_active", (int64_t)who->last_active);
+				json_put_number(w, "rate_1m", agent_rate(who, a->loop->now));
+				json_put_number(w, "last_active", (int64_t)who->last_active);
 			} else if (k == 5) {
-				json_put_number(&w, "tokens_total", (int64_t)(who->tokens_in + who->tokens_out));
-				json_put_number(&w, "token_budget", (int64_t)agent_budget(who, a->conf));
-				json_put_string(&w, "model", str_of(who->model));
-				json_put_number(&w, "running", who->running);
+				json_put_number(w, "tokens_total", (int64_t)(who->tokens_in + who->tokens_out));
+				json_put_number(w, "token_budget", (int64_t)agent_budget(who, a->conf));
+				json_put_string(w, "model", str_of(who->model));
+				json_put_number(w, "running", who->running);
 			}
-			json_put_number(&w, counter[k].name, (int64_t)counter_of(who, &counter[k]));
+			json_put_number(w, counter[k].name, (int64_t)counter_of(who, &counter[k]));
 		}
-		json_put_number(&w, "rate_limit", (int64_t)rate_limit(a, who->name));
-		json_close(&w);
+		json_put_number(w, "rate_limit", (int64_t)rate_limit(a, who->name));
+		json_close(w);
 	}
-	json_close(&w);
-	json_put_number(&w, "count", (int64_t)shown);
-	json_put_number(&w, "max", (int64_t)a->agents->max);
-	json_put_number(&w, "rate_limit", (int64_t)a->conf->max_rate_per_agent);
-	conn_reply_big(&a->conns, c, &w);
+	json_close(w);
+	json_put_number(w, "count", (int64_t)shown);
+	json_put_number(w, "max", (int64_t)a->agents->max);
+	json_put_number(w, "rate_limit", (int64_t)a->conf->max_rate_per_agent);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 static void reply_default_budget(struct api *a, struct conn *c, const char *unsaved)
 {
-	struct json_writer w = {.b = &c->text};
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	json_put_number(&w, "default", (int64_t)a->conf->default_token_budget);
-	put_persisted(&w, unsaved);
-	conn_reply_json(&a->conns, c, &w, 200, NULL);
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", true);
+	json_put_number(w, "default", (int64_t)a->conf->default_token_budget);
+	put_persisted(w, unsaved);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 static void post_budget(struct api *a, struct conn *c)
@@ -1027,7 +1016,6 @@ static void post_budget(struct api *a, struct conn *c)
 		{"default", JSON_NUMBER, "'default' must be a whole number, at least 0"},
 	};
 	struct json_token f[countof(known)] = {{.kind = JSON_END}};
-	struct json_writer w = {.b = &c->text};
 	int64_t v;
 
 	if (!conn_fields(&a->conns, c, known, countof(known), f))
@@ -1057,11 +1045,11 @@ static void post_budget(struct api *a, struct conn *c)
 	}
 	who->budget = v;
 	note_change(a, c, "budget", name, v);
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	json_put_string(&w, "agent", name);
-	json_put_number(&w, "max_tokens", v);
-	conn_reply_json(&a->conns, c, &w, 200, NULL);
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", true);
+	json_put_string(w, "agent", name);
+	json_put_number(w, "max_tokens", v);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 static const struct { struct json_field f; size_t offset; int64_t max; } settings[] = {
@@ -1073,17 +1061,16 @@ static const struct { struct json_field f; size_t offset; int64_t max; } setting
 /* unsaved: NULL where nothing was to be saved. */
 static void reply_settings(struct api *a, struct conn *c, const char *unsaved)
 {
-	struct json_writer w = {.b = &c->text};
 	uint64_t v;
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", true);
 	for (size_t i = 0; i < countof(settings); i++) {
 		memcpy(&v, (const char *)a->conf + settings[i].offset, sizeof v);
-		json_put_number(&w, settings[i].f.name, (int64_t)v);
+		json_put_number(w, settings[i].f.name, (int64_t)v);
 	}
 	if (unsaved)
-		put_persisted(&w, unsaved);
-	conn_reply_json(&a->conns, c, &w, 200, NULL);
+		put_persisted(w, unsaved);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 static void any_settings(struct api *a, struct conn *c)
@@ -1131,14 +1118,13 @@ static void any_settings(struct api *a, struct conn *c)
 
 static void delete_sandbox(struct api *a, struct conn *c)
 {
-	struct json_writer w = {.b = &c->text};
 	audit_clear(a->audit);
 	agent_reset(a->agents);
 	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_RESET, .agent = c->agent, .cmd = str_of("sandbox"), .result = "OK"});
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	json_put_string(&w, "message", str_of("sandbox reset"));
-	conn_reply_json(&a->conns, c, &w, 200, NULL);
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", true);
+	json_put_string(w, "message", str_of("sandbox reset"));
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 /* ---- passwords: one is stretched at a time, a slice a turn ---- */
@@ -1311,7 +1297,6 @@ static void take_password(struct api *a, const struct conn *c)
 
 static void reply_password(struct api *a, struct conn *c, const char *unsaved)
 {
-	struct json_writer w = {.b = &c->text};
 	char why[160];
 
 	if (*unsaved) {
@@ -1319,10 +1304,10 @@ static void reply_password(struct api *a, struct conn *c, const char *unsaved)
 		conn_refuse(&a->conns, c, E_INTERNAL, why);
 		return;
 	}
-	json_open(&w, true);
-	json_put_truth(&w, "ok", true);
-	json_put_truth(&w, "default_credentials", conf_default_credentials(a->conf));
-	conn_reply_json(&a->conns, c, &w, 200, NULL);
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", true);
+	json_put_truth(w, "default_credentials", conf_default_credentials(a->conf));
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 /* ---- what happened ---- */
@@ -1365,34 +1350,33 @@ static void get_audit(struct api *a, struct conn *c)
 	struct str agent = parameter(c->req.query, "agent");
 	uint64_t after = 0, limit = a->audit->slots < 256 ? a->audit->slots : 256, first = oldest_row(a->audit), found = 0;
 	char line[2 * AUDIT_CMD_MAX * 4];
-	struct buf b, text = {line, 0, sizeof line, false};
-	struct json_writer w = {.b = &b};
+	struct buf text = {line, 0, sizeof line, false};
+	struct json_writer *w;
 
-	if (!numbers(a, c, &after, &limit) || !conn_big_reply(&a->conns, c, &b))
+	if (!numbers(a, c, &after, &limit) || !(w = conn_large_object(&a->conns, c)))
 		return;
 	limit = limit < 256 ? limit : 256; /* so many fit, whatever they are */
 	for (uint64_t n = a->audit->rows; n-- > first && found < limit;) /* the newest ones */
 		if (is_shown(c, audit_row(a->audit, n), agent, after) && ++found == limit)
 			first = n;
-	json_open(&w, true);
-	json_key(&w, "entries");
-	json_open(&w, false);
+	json_key(w, "entries");
+	json_open(w, false);
 	for (uint64_t n = first; n < a->audit->rows; n++) {
 		const struct audit_row *r = audit_row(a->audit, n);
 		text.n = 0;
 		if (!limit || !is_shown(c, r, agent, after))
 			continue;
 		audit_text(r, &text);
-		(void)json_string(&w, (struct str){text.p, text.n}); /* what is no UTF-8 shows as U+FFFD */
+		(void)json_string(w, (struct str){text.p, text.n}); /* what is no UTF-8 shows as U+FFFD */
 	}
-	json_close(&w);
-	json_key(&w, "events");
-	json_open(&w, false);
+	json_close(w);
+	json_key(w, "events");
+	json_open(w, false);
 	for (uint64_t n = first; n < a->audit->rows; n++)
 		if (limit && is_shown(c, audit_row(a->audit, n), agent, after))
-			audit_json(audit_row(a->audit, n), &w);
-	json_close(&w);
-	conn_reply_big(&a->conns, c, &w);
+			audit_json(audit_row(a->audit, n), w);
+	json_close(w);
+	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 static void get_export(struct api *a, struct conn *c)
@@ -1466,6 +1450,7 @@ static bool put_event(const struct api *a, struct buf *out, const struct audit_r
 		audit_json(r, &w);
 	} else {
 		buf_str(out, "event: metrics\ndata: ");
+		json_open(&w, true);
 		put_health(&w, a);
 		json_close(&w);
 	}
@@ -1546,28 +1531,28 @@ static void get_metrics(struct api *a, struct conn *c)
 	};
 	size_t n;
 	const struct counter *of = total_counters(&n);
-	struct buf b;
+	struct buf *b = &c->body;
 
-	if (!conn_big_reply(&a->conns, c, &b))
+	if (!conn_large(&a->conns, c))
 		return;
-	buf_str(&b, "# HELP omniarena_build_info The version.\n# TYPE omniarena_build_info gauge\nomniarena_build_info{version=\"" CONF_VERSION "\"} 1\n");
+	buf_str(b, "# HELP omniarena_build_info The version.\n# TYPE omniarena_build_info gauge\nomniarena_build_info{version=\"" CONF_VERSION "\"} 1\n");
 	for (size_t i = 0; i < countof(gauges); i++) {
-		put_head(&b, "", gauges[i].name, "", "gauge", gauges[i].help);
-		buf_printf(&b, "omniarena_%s %llu\n", gauges[i].name, (unsigned long long)gauges[i].v);
+		put_head(b, "", gauges[i].name, "", "gauge", gauges[i].help);
+		buf_printf(b, "omniarena_%s %llu\n", gauges[i].name, (unsigned long long)gauges[i].v);
 	}
 	for (size_t i = 0; i < n; i++) {
-		put_head(&b, "", of[i].name, "_total", "counter", of[i].help);
-		buf_printf(&b, "omniarena_%s_total %llu\n", of[i].name, (unsigned long long)counter_of(&a->agents->total, &of[i]));
+		put_head(b, "", of[i].name, "_total", "counter", of[i].help);
+		buf_printf(b, "omniarena_%s_total %llu\n", of[i].name, (unsigned long long)counter_of(&a->agents->total, &of[i]));
 	}
 	of = agent_counters(&n);
 	for (size_t i = 0; i < n; i++) {
-		put_head(&b, "agent_", of[i].name, "_total", "counter", of[i].help);
+		put_head(b, "agent_", of[i].name, "_total", "counter", of[i].help);
 		for (size_t k = 0; k < a->agents->n; k++)
-			buf_printf(&b, "omniarena_agent_%s_total{agent=\"%s\"} %llu\n", of[i].name, a->agents->agent[k].name,
+			buf_printf(b, "omniarena_agent_%s_total{agent=\"%s\"} %llu\n", of[i].name, a->agents->agent[k].name,
 			           (unsigned long long)counter_of(&a->agents->agent[k], &of[i]));
 	}
-	put_histogram(&b, &a->agents->total);
-	conn_piece(c, PIECE_PLAIN, (struct str){b.p, b.n});
+	put_histogram(b, &a->agents->total);
+	conn_piece(c, PIECE_PLAIN, (struct str){b->p, b->n});
 	conn_reply(&a->conns, c, 200, "text/plain; version=0.0.4; charset=utf-8", NULL);
 }
 
@@ -1717,27 +1702,26 @@ static void refuse_blocked(struct api *a, struct conn *c, struct agent *who, con
 		[POLICY_SYNTAX] = "command blocked: its syntax can't be read with certainty",
 	};
 	static const char results[][10] = {[POLICY_BLACKLISTED] = "BLACKLIST", [POLICY_NOT_WHITELISTED] = "WHITELIST", [POLICY_SYNTAX] = "SYNTAX"};
-	struct json_writer w = {.b = &c->text};
 	struct audit_event e = {.kind = AUDIT_BLOCK, .result = results[v->code], .rule = v->rule, .program = v->program};
 
 	count_blocked(a, who);
 	job_name_words(j, &e);
 	(void)audit_put(a->audit, &e);
-	json_open(&w, true);
-	json_put_truth(&w, "ok", false);
-	json_put_string(&w, "error", str_of(texts[v->code]));
-	json_put_string(&w, "code", str_of(policy_code_name(v->code)));
-	put_verdict(&w, v);
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", false);
+	json_put_string(w, "error", str_of(texts[v->code]));
+	json_put_string(w, "code", str_of(policy_code_name(v->code)));
+	put_verdict(w, v);
 	if (v->code == POLICY_NOT_WHITELISTED) {
 		size_t n = 0;
-		json_key(&w, "allowed");
-		json_open(&w, false);
+		json_key(w, "allowed");
+		json_open(w, false);
 		for (size_t i = 0; i < a->policy->rules && n < 32; i++)
 			if (a->policy->rule[i].list == POLICY_WHITE && a->policy->rule[i].text.n < 32)
-				(void)json_string(&w, a->policy->rule[i].text), n++;
-		json_close(&w);
+				(void)json_string(w, a->policy->rule[i].text), n++;
+		json_close(w);
 	}
-	conn_reply_json(&a->conns, c, &w, 403, NULL);
+	conn_reply_object(&a->conns, c, 403, NULL);
 }
 
 /* What is to be run, for events about a request that is not judged. */

@@ -389,38 +389,59 @@ void conn_reply(struct conns *a, struct conn *c, int status, const char *type, c
 	conn_send(a, c);
 }
 
-void conn_reply_text(struct conns *a, struct conn *c, int status, const char *type, const char *extra)
+/* Never cut: the buffer says whether what was written is whole. */
+static void reply_whole(struct conns *a, struct conn *c, const struct buf *b, int status, const char *type, const char *extra)
 {
-	if (c->text.full) { /* never cut: the writer's state says whether it is whole */
-		c->text.n = 0;
-		c->text.full = false;
-		status = 500;
-		buf_str(&c->text, "{\"ok\":false,\"error\":\"the reply does not fit\",\"code\":\"internal\"}\n");
+	if (b->full) {
+		conn_refuse(a, c, E_INTERNAL, "the reply does not fit"); /* this does */
+		return;
 	}
-	conn_piece(c, PIECE_PLAIN, (struct str){c->text.p, c->text.n});
+	conn_piece(c, PIECE_PLAIN, (struct str){b->p, b->n});
 	conn_reply(a, c, status, type, extra);
 }
 
-void conn_reply_json(struct conns *a, struct conn *c, struct json_writer *w, int status, const char *extra)
+void conn_reply_text(struct conns *a, struct conn *c, int status, const char *type, const char *extra)
 {
-	json_close(w);
-	buf_put(&c->text, "\n", 1);
-	conn_reply_text(a, c, status, "application/json", extra);
+	reply_whole(a, c, &c->text, status, type, extra);
+}
+
+static struct json_writer *begin_object(struct conn *c, struct buf *b)
+{
+	b->n = 0;
+	b->full = false;
+	c->w = (struct json_writer){.b = b};
+	json_open(&c->w, true);
+	return &c->w;
+}
+
+struct json_writer *conn_object(struct conn *c)
+{
+	return begin_object(c, &c->text);
+}
+
+struct json_writer *conn_large_object(struct conns *a, struct conn *c)
+{
+	return conn_large(a, c) ? begin_object(c, &c->body) : NULL;
+}
+
+void conn_reply_object(struct conns *a, struct conn *c, int status, const char *extra)
+{
+	json_close(&c->w);
+	buf_put(c->w.b, "\n", 1);
+	reply_whole(a, c, c->w.b, status, "application/json", extra);
 }
 
 void conn_refuse_as(struct conns *a, struct conn *c, int status, const char *code, const char *extra, const char *text)
 {
-	struct json_writer w = {.b = &c->text};
-
 	/* a body that is still to come can't be told from the next request */
 	if (c->st == CONN_HEAD)
 		c->close = c->close || c->req.error || c->req.chunked || c->req.length;
-	c->text.n = c->pieces = 0;
-	json_open(&w, true);
-	json_put_truth(&w, "ok", false);
-	json_put_string(&w, "error", str_of(text));
-	json_put_string(&w, "code", str_of(code));
-	conn_reply_json(a, c, &w, status, extra);
+	c->pieces = 0;
+	struct json_writer *w = conn_object(c);
+	json_put_truth(w, "ok", false);
+	json_put_string(w, "error", str_of(text));
+	json_put_string(w, "code", str_of(code));
+	conn_reply_object(a, c, status, extra);
 }
 
 void conn_refuse(struct conns *a, struct conn *c, enum error e, const char *text)
@@ -454,26 +475,14 @@ bool conn_fields(struct conns *a, struct conn *c, const struct json_field *known
 	return !why;
 }
 
-bool conn_big_reply(struct conns *a, struct conn *c, struct buf *b)
+bool conn_large(struct conns *a, struct conn *c)
 {
 	if (c->big < 0 && !take_big(a, c, a->bodies, a->bigs) && !conn_big(a, c)) {
 		conn_refuse(a, c, E_NO_PLACE, "too many large requests at once");
 		return false;
 	}
-	*b = (struct buf){a->big + (size_t)c->big * HTTP_BODY_MAX, 0, HTTP_BODY_MAX, false};
+	c->body = (struct buf){a->big + (size_t)c->big * HTTP_BODY_MAX, 0, HTTP_BODY_MAX, false};
 	return true;
-}
-
-void conn_reply_big(struct conns *a, struct conn *c, struct json_writer *w)
-{
-	json_close(w);
-	buf_put(w->b, "\n", 1);
-	if (w->b->full) {
-		conn_refuse(a, c, E_INTERNAL, "the reply does not fit");
-		return;
-	}
-	conn_piece(c, PIECE_PLAIN, (struct str){w->b->p, w->b->n});
-	conn_reply(a, c, 200, "application/json", NULL);
 }
 
 /* ---- streams ---- */

@@ -49,6 +49,7 @@ struct conn {
 	size_t in_n, used;    /* bytes there; bytes of it that belong to this request */
 	struct buf body;      /* decoded; in in or in a large buffer */
 	struct buf out, text; /* what is being sent; a small reply's body */
+	struct json_writer w; /* of the reply's object, in text or in body */
 	size_t sent;
 	struct piece piece[CONN_PIECES];
 	size_t pieces, piece_at;
@@ -103,20 +104,23 @@ void conn_wait(struct conns *a, struct conn *c);
 void conn_piece(struct conn *c, int kind, struct str raw);
 /* Puts the head in front of the pieces and starts to send; extra: whole header lines, or NULL. */
 void conn_reply(struct conns *a, struct conn *c, int status, const char *type, const char *extra);
-/* c->text, or the object that w wrote into it and that is closed here, is the whole body. */
+/* c->text is the whole body. */
 void conn_reply_text(struct conns *a, struct conn *c, int status, const char *type, const char *extra);
-void conn_reply_json(struct conns *a, struct conn *c, struct json_writer *w, int status, const char *extra);
+/* Begins an object that is the whole body, in c->text. */
+struct json_writer *conn_object(struct conn *c);
+/* The same in c->body, which becomes room for a large reply, kept until that is sent; the request's body may be gone
+ * then. NULL: there is none, and that is answered. */
+struct json_writer *conn_large_object(struct conns *a, struct conn *c);
+/* Closes the object and sends it. */
+void conn_reply_object(struct conns *a, struct conn *c, int status, const char *extra);
 /* The failure as API.md has it. text may carry words from outside. retry_s: for Retry-After, 0: the usual one. */
 void conn_refuse(struct conns *a, struct conn *c, enum error e, const char *text);
 void conn_refuse_for(struct conns *a, struct conn *c, enum error e, uint64_t retry_s, const char *text);
 void conn_refuse_as(struct conns *a, struct conn *c, int status, const char *code, const char *extra, const char *text);
 /* Reads the body's known fields (json_fields). False: something is wrong with them, and it is answered. */
 bool conn_fields(struct conns *a, struct conn *c, const struct json_field *known, size_t n, struct json_token *out);
-/* Room for a large reply, which the connection keeps until it is sent; the request's body may be gone then. False:
- * there is none, and that is answered. */
-bool conn_big_reply(struct conns *a, struct conn *c, struct buf *b);
-/* Closes the object that w wrote there, and sends it. */
-void conn_reply_big(struct conns *a, struct conn *c, struct json_writer *w);
+/* Room for a large reply that is no object, in c->body, as above. */
+bool conn_large(struct conns *a, struct conn *c);
 /* Goes on sending. */
 void conn_send(struct conns *a, struct conn *c);
 
