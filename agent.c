@@ -235,25 +235,18 @@ void agent_save(const struct agents *g, const struct chain *head, struct buf *ou
 		return;
 	}
 	out->n = HEAD;
-	json_open(&w, true);
-	json_put_number(&w, "head_seq", (int64_t)head->seq);
+	json_put(&w, "{head_seq:%lu", head->seq);
 	json_put_string(&w, "head_hash", (struct str){head->hash, HASH_HEX});
-	json_key(&w, "totals");
-	json_open(&w, true);
+	json_put(&w, "totals:{");
 	put_numbers(&w, &g->total, of_totals, countof(of_totals));
-	json_close(&w);
-	json_key(&w, "agents");
-	json_open(&w, false);
+	json_put(&w, "} agents:[");
 	for (size_t i = 0; i < g->n; i++) {
-		json_open(&w, true);
-		json_put_string(&w, "name", str_of(g->agent[i].name));
-		json_put_string(&w, "model", str_of(g->agent[i].model));
+		json_put(&w, "{name:%s model:%s", g->agent[i].name, g->agent[i].model);
 		put_numbers(&w, &g->agent[i], of_agents, countof(of_agents));
 		put_numbers(&w, &g->agent[i], saved_too, countof(saved_too));
-		json_close(&w);
+		json_put(&w, "}");
 	}
-	json_close(&w);
-	json_close(&w);
+	json_put(&w, "]}");
 	buf_put(out, "\n", 1);
 	sha256_hex((struct str){out->p + HEAD, out->n - HEAD}, digest);
 	struct buf line = {out->p, 0, HEAD, false};

@@ -654,18 +654,16 @@ static const char *isolation(const struct api *a)
 
 static void put_layers(struct json_writer *w, const struct api *a)
 {
-	json_key(w, "layers");
-	json_open(w, true);
-	json_put_truth(w, "policy", true);
-	for (unsigned l = 0; l < LAYERS; l++)
-		json_put_truth(w, msg_layer_name(l), a->hello->layers >> l & 1);
-	json_close(w);
-	json_key(w, "missing");
-	json_open(w, true);
+	json_put(w, "layers:{policy:true");
+	for (unsigned l = 0; l < LAYERS; l++) {
+		json_key(w, msg_layer_name(l));
+		json_truth(w, a->hello->layers >> l & 1);
+	}
+	json_put(w, "} missing:{");
 	for (unsigned l = 0; l < LAYERS; l++)
 		if (!(a->hello->layers >> l & 1) && a->hello->why[l][0])
 			json_put_string(w, msg_layer_name(l), str_of(a->hello->why[l]));
-	json_close(w);
+	json_put(w, "}");
 }
 
 /* How well the default profile's lists are kept by the jail, not by the parser alone. */
@@ -675,8 +673,7 @@ static void put_enforcement(struct json_writer *w, const struct api *a)
 	                  !a->jobs->view[a->jobs->profile].known ? "the first jail with these lists is still being made" :
 	                  a->jobs->view[a->jobs->profile].why;
 
-	json_put_string(w, "whitelist_enforcement", str_of(*why ? "partial" : "kernel"));
-	json_put_string(w, "whitelist_enforcement_why", *why ? str_of(why) : (struct str){NULL, 0});
+	json_put(w, "whitelist_enforcement:%s whitelist_enforcement_why:%s", *why ? "partial" : "kernel", *why ? why : NULL);
 }
 
 /* The wall time that a profile's commands have at most. */
@@ -685,55 +682,24 @@ static uint32_t timeout_of(const struct api *a, const struct conf_profile *p)
 	return a->conf->timeout_ms && a->conf->timeout_ms < p->timeout_ms ? (uint32_t)a->conf->timeout_ms : p->timeout_ms;
 }
 
-static void put_limits(struct json_writer *w, const struct api *a, const struct conf_profile *p)
-{
-	json_key(w, "limits");
-	json_open(w, true);
-	json_put_number(w, "timeout_ms", timeout_of(a, p));
-	json_put_number(w, "max_mem_mb", p->memory_mb);
-	json_put_number(w, "max_cpu_sec", p->cpu_sec);
-	json_put_number(w, "max_processes", p->processes);
-	json_put_number(w, "max_file_mb", p->file_mb);
-	json_put_number(w, "max_open_files", p->open_files);
-	json_put_number(w, "output_limit", (int64_t)a->conf->output_limit);
-	json_put_number(w, "max_running", (int64_t)a->conf->max_running);
-	json_close(w);
-}
-
 static void put_health(struct json_writer *w, const struct api *a)
 {
 	const struct conf_profile *p = conf_profile(a->jobs->profile);
+	char size[24];
 
-	json_put_truth(w, "ok", true);
-	json_put_string(w, "version", str_of(CONF_VERSION));
-	json_put_number(w, "uptime_sec", (int64_t)(a->loop->now - a->started_ms) / 1000);
-	json_put_number(w, "total_execs", (int64_t)a->agents->total.execs);
-	json_put_number(w, "blocked_cmds", (int64_t)a->agents->total.blocked);
-	json_put_string(w, "profile", str_of(p->name));
-	json_put_number(w, "profile_id", a->jobs->profile);
-	json_put_string(w, "isolation", str_of(isolation(a)));
+	(void)text_printf(size, sizeof size, "~%lluKB", (unsigned long long)(a->binary_bytes + 512) / 1024); /* fits */
+	json_put(w, "ok:true version:%s uptime_sec:%lu total_execs:%lu blocked_cmds:%lu profile:%s profile_id:%u isolation:%s", CONF_VERSION,
+	         (a->loop->now - a->started_ms) / 1000, a->agents->total.execs, a->agents->total.blocked, p->name, a->jobs->profile, isolation(a));
 	put_layers(w, a);
 	put_enforcement(w, a);
-	json_put_number(w, "agents_count", (int64_t)a->agents->n);
-	json_put_number(w, "max_rate_per_agent", (int64_t)a->conf->max_rate_per_agent);
-	json_put_number(w, "max_rps", (int64_t)a->conf->max_rps);
-	json_put_number(w, "default_token_budget", (int64_t)a->conf->default_token_budget);
-	json_put_truth(w, "default_credentials", conf_default_credentials(a->conf));
-	put_limits(w, a, p);
-	json_put_truth(w, "audit_writable", !a->audit->why[0]);
-	json_put_string(w, "audit_why", a->audit->why[0] ? str_of(a->audit->why) : (struct str){NULL, 0});
-	json_put_number(w, "running", (int64_t)a->jobs->running);
-	json_put_number(w, "warm_cells", (int64_t)job_ready_cells(a->jobs));
-	json_put_number(w, "bytes_captured", (int64_t)a->agents->total.captured_bytes);
-	json_key(w, "binary_size");
-	char size[24];
-	struct buf b = {size, 0, sizeof size, false};
-	buf_str(&b, "~");
-	buf_uint(&b, (a->binary_bytes + 512) / 1024);
-	buf_str(&b, "KB");
-	(void)json_string(w, (struct str){b.p, b.n}); /* ASCII */
-	json_put_number(w, "binary_bytes", (int64_t)a->binary_bytes);
-	json_put_number(w, "dependencies", 0);
+	json_put(w, "agents_count:%zu max_rate_per_agent:%lu max_rps:%lu default_token_budget:%lu default_credentials:%hhd", a->agents->n,
+	         a->conf->max_rate_per_agent, a->conf->max_rps, a->conf->default_token_budget, conf_default_credentials(a->conf));
+	json_put(w, "limits:{timeout_ms:%u max_mem_mb:%u max_cpu_sec:%u max_processes:%u max_file_mb:%u max_open_files:%u", timeout_of(a, p),
+	         p->memory_mb, p->cpu_sec, p->processes, p->file_mb, p->open_files);
+	json_put(w, "output_limit:%lu max_running:%lu}", a->conf->output_limit, a->conf->max_running);
+	json_put(w, "audit_writable:%hhd audit_why:%s", !a->audit->why[0], a->audit->why[0] ? a->audit->why : NULL);
+	json_put(w, "running:%zu warm_cells:%zu bytes_captured:%lu binary_size:%s binary_bytes:%lu dependencies:0", a->jobs->running,
+	         job_ready_cells(a->jobs), a->agents->total.captured_bytes, size, a->binary_bytes);
 }
 
 static void get_health(struct api *a, struct conn *c)
@@ -750,14 +716,11 @@ static uint32_t profile_of(const struct json_token *t)
 
 /* ---- policy ---- */
 
-static void put_list(struct json_writer *w, const struct api *a, enum policy_list list, const char *name)
+static void put_list(struct json_writer *w, const struct api *a, enum policy_list list)
 {
-	json_key(w, name);
-	json_open(w, false);
 	for (size_t i = 0; i < a->policy->rules; i++)
 		if (a->policy->rule[i].list == list)
 			(void)json_string(w, a->policy->rule[i].text); /* what is no UTF-8 shows as U+FFFD */
-	json_close(w);
 }
 
 /* The policy file as it is now is to be saved; the route's saved handler replies. */
@@ -772,9 +735,7 @@ static void save_policy(struct api *a, struct conn *c)
 
 static void put_persisted(struct json_writer *w, const char *unsaved)
 {
-	json_put_truth(w, "persisted", !*unsaved);
-	if (*unsaved)
-		json_put_string(w, "persisted_why", str_of(unsaved));
+	json_put(w, *unsaved ? "persisted:false persisted_why:%s" : "persisted:true", unsaved);
 }
 
 /* The profile that an agent's commands have. */
@@ -791,10 +752,11 @@ static void reply_policy(struct api *a, struct conn *c, const char *unsaved)
 
 	if (!w)
 		return;
-	json_put_truth(w, "ok", true);
-	put_list(w, a, POLICY_BLACK, "blacklist");
-	put_list(w, a, POLICY_WHITE, "whitelist");
-	json_put_number(w, "profile", a->jobs->profile);
+	json_put(w, "ok:true blacklist:[");
+	put_list(w, a, POLICY_BLACK);
+	json_put(w, "] whitelist:[");
+	put_list(w, a, POLICY_WHITE);
+	json_put(w, "] profile:%u", a->jobs->profile);
 	put_enforcement(w, a);
 	if (unsaved)
 		put_persisted(w, unsaved);
@@ -838,7 +800,7 @@ static void put_verdict(struct json_writer *w, const struct verdict *v)
 {
 	json_put_string(w, "rule", v->rule);
 	json_put_string(w, "program", (struct str){v->program.p, v->program.n < 256 ? v->program.n : 256});
-	json_put_string(w, "reason", v->why ? str_of(v->why) : (struct str){NULL, 0});
+	json_put(w, "reason:%s", v->why);
 }
 
 static void post_test(struct api *a, struct conn *c)
@@ -871,19 +833,12 @@ static void post_test(struct api *a, struct conn *c)
 	struct json_writer *w = conn_large_object(&a->conns, c);
 	if (!w)
 		return;
-	json_put_truth(w, "ok", true);
-	json_put_truth(w, "allowed", v.code == POLICY_OK);
-	json_put_string(w, "code", str_of(policy_code_name(v.code)));
-	json_put_string(w, "would_block", str_of(policy_code_name(v.would)));
+	json_put(w, "ok:true allowed:%hhd code:%s would_block:%s", v.code == POLICY_OK, policy_code_name(v.code), policy_code_name(v.would));
 	put_verdict(w, &v);
-	json_key(w, "commands");
-	json_open(w, false);
+	json_put(w, "commands:[");
 	for (size_t i = 0; i < v.names; i++)
 		(void)json_string(w, v.name[i]);
-	json_close(w);
-	json_put_truth(w, "commands_truncated", v.more_names);
-	json_put_truth(w, "undecidable", v.undecided);
-	json_put_number(w, "profile", ask.profile);
+	json_put(w, "] commands_truncated:%hhd undecidable:%hhd profile:%u", v.more_names, v.undecided, ask.profile);
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
@@ -903,12 +858,7 @@ static void post_profile(struct api *a, struct conn *c)
 	a->conf->profile = id;
 	job_set_profile(a->jobs, id);
 	note_change(a, c, "set_profile", str_of(""), id);
-	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", true);
-	json_put_number(w, "profile", id);
-	json_put_number(w, "timeout_ms", timeout_of(a, p));
-	json_put_number(w, "max_mem_mb", p->memory_mb);
-	json_put_number(w, "max_cpu_sec", p->cpu_sec);
+	json_put(conn_object(c), "ok:true profile:%u timeout_ms:%u max_mem_mb:%u max_cpu_sec:%u", id, timeout_of(a, p), p->memory_mb, p->cpu_sec);
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
@@ -941,12 +891,9 @@ static bool take_policy(struct api *a, int fd, const char *missing, bool *restar
 
 static void reply_reload(struct api *a, struct conn *c, bool restart)
 {
-	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", true);
-	json_put_number(w, "blacklist_count", (int64_t)a->policy->count[POLICY_BLACK]);
-	json_put_number(w, "whitelist_count", (int64_t)a->policy->count[POLICY_WHITE]);
-	json_put_number(w, "profile", a->jobs->profile);
-	json_put_truth(w, "restart_needed", restart); /* for a key that can't change in a running server */
+	/* restart: for a key that can't change in a running server */
+	json_put(conn_object(c), "ok:true blacklist_count:%zu whitelist_count:%zu profile:%u restart_needed:%hhd", a->policy->count[POLICY_BLACK],
+	         a->policy->count[POLICY_WHITE], a->jobs->profile, restart);
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
@@ -968,42 +915,31 @@ static void get_agents(struct api *a, struct conn *c)
 
 	if (!w)
 		return;
-	json_key(w, "agents");
-	json_open(w, false);
+	json_put(w, "agents:[");
 	for (size_t i = 0; i < a->agents->n; i++) {
 		struct agent *who = &a->agents->agent[i];
 		if (c->own_token && strcmp(who->name, c->agent) != 0)
 			continue; /* an agent sees itself */
 		shown++;
-		json_open(w, true);
-		json_put_string(w, "name", str_of(who->name));
+		json_put(w, "{name:%s", who->name);
 		for (size_t k = 0; k < counters; k++) { /* in the seed's order */
-			if (k == 3) {
-				json_put_number(w, "rate_1m", agent_rate(who, a->loop->now));
-				json_put_number(w, "last_active", (int64_t)who->last_active);
-			} else if (k == 5) {
-				json_put_number(w, "tokens_total", (int64_t)(who->tokens_in + who->tokens_out));
-				json_put_number(w, "token_budget", (int64_t)agent_budget(who, a->conf));
-				json_put_string(w, "model", str_of(who->model));
-				json_put_number(w, "running", who->running);
-			}
+			if (k == 3)
+				json_put(w, "rate_1m:%u last_active:%lu", agent_rate(who, a->loop->now), who->last_active);
+			else if (k == 5)
+				json_put(w, "tokens_total:%lu token_budget:%lu model:%s running:%u", who->tokens_in + who->tokens_out,
+				         agent_budget(who, a->conf), who->model, who->running);
 			json_put_number(w, counter[k].name, (int64_t)counter_of(who, &counter[k]));
 		}
-		json_put_number(w, "rate_limit", (int64_t)rate_limit(a, who->name));
-		json_close(w);
+		json_put(w, "rate_limit:%lu}", rate_limit(a, who->name));
 	}
-	json_close(w);
-	json_put_number(w, "count", (int64_t)shown);
-	json_put_number(w, "max", (int64_t)a->agents->max);
-	json_put_number(w, "rate_limit", (int64_t)a->conf->max_rate_per_agent);
+	json_put(w, "] count:%zu max:%zu rate_limit:%lu", shown, a->agents->max, a->conf->max_rate_per_agent);
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
 static void reply_default_budget(struct api *a, struct conn *c, const char *unsaved)
 {
 	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", true);
-	json_put_number(w, "default", (int64_t)a->conf->default_token_budget);
+	json_put(w, "ok:true default:%lu", a->conf->default_token_budget);
 	put_persisted(w, unsaved);
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
@@ -1045,10 +981,7 @@ static void post_budget(struct api *a, struct conn *c)
 	}
 	who->budget = v;
 	note_change(a, c, "budget", name, v);
-	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", true);
-	json_put_string(w, "agent", name);
-	json_put_number(w, "max_tokens", v);
+	json_put(conn_object(c), "ok:true agent:%s max_tokens:%ld", who->name, v);
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
@@ -1063,7 +996,7 @@ static void reply_settings(struct api *a, struct conn *c, const char *unsaved)
 {
 	uint64_t v;
 	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", true);
+	json_put(w, "ok:true");
 	for (size_t i = 0; i < countof(settings); i++) {
 		memcpy(&v, (const char *)a->conf + settings[i].offset, sizeof v);
 		json_put_number(w, settings[i].f.name, (int64_t)v);
@@ -1121,9 +1054,7 @@ static void delete_sandbox(struct api *a, struct conn *c)
 	audit_clear(a->audit);
 	agent_reset(a->agents);
 	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_RESET, .agent = c->agent, .cmd = str_of("sandbox"), .result = "OK"});
-	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", true);
-	json_put_string(w, "message", str_of("sandbox reset"));
+	json_put(conn_object(c), "ok:true message:%s", "sandbox reset");
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
@@ -1304,9 +1235,7 @@ static void reply_password(struct api *a, struct conn *c, const char *unsaved)
 		conn_refuse(&a->conns, c, E_INTERNAL, why);
 		return;
 	}
-	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", true);
-	json_put_truth(w, "default_credentials", conf_default_credentials(a->conf));
+	json_put(conn_object(c), "ok:true default_credentials:%hhd", conf_default_credentials(a->conf));
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
@@ -1359,8 +1288,7 @@ static void get_audit(struct api *a, struct conn *c)
 	for (uint64_t n = a->audit->rows; n-- > first && found < limit;) /* the newest ones */
 		if (is_shown(c, audit_row(a->audit, n), agent, after) && ++found == limit)
 			first = n;
-	json_key(w, "entries");
-	json_open(w, false);
+	json_put(w, "entries:[");
 	for (uint64_t n = first; n < a->audit->rows; n++) {
 		const struct audit_row *r = audit_row(a->audit, n);
 		text.n = 0;
@@ -1369,13 +1297,11 @@ static void get_audit(struct api *a, struct conn *c)
 		audit_text(r, &text);
 		(void)json_string(w, (struct str){text.p, text.n}); /* what is no UTF-8 shows as U+FFFD */
 	}
-	json_close(w);
-	json_key(w, "events");
-	json_open(w, false);
+	json_put(w, "] events:[");
 	for (uint64_t n = first; n < a->audit->rows; n++)
 		if (limit && is_shown(c, audit_row(a->audit, n), agent, after))
 			audit_json(audit_row(a->audit, n), w);
-	json_close(w);
+	json_put(w, "]");
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
@@ -1708,18 +1634,15 @@ static void refuse_blocked(struct api *a, struct conn *c, struct agent *who, con
 	job_name_words(j, &e);
 	(void)audit_put(a->audit, &e);
 	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", false);
-	json_put_string(w, "error", str_of(texts[v->code]));
-	json_put_string(w, "code", str_of(policy_code_name(v->code)));
+	json_put(w, "ok:false error:%s code:%s", texts[v->code], policy_code_name(v->code));
 	put_verdict(w, v);
 	if (v->code == POLICY_NOT_WHITELISTED) {
 		size_t n = 0;
-		json_key(w, "allowed");
-		json_open(w, false);
+		json_put(w, "allowed:[");
 		for (size_t i = 0; i < a->policy->rules && n < 32; i++)
 			if (a->policy->rule[i].list == POLICY_WHITE && a->policy->rule[i].text.n < 32)
 				(void)json_string(w, a->policy->rule[i].text), n++;
-		json_close(w);
+		json_put(w, "]");
 	}
 	conn_reply_object(&a->conns, c, 403, NULL);
 }
@@ -1849,33 +1772,29 @@ static void post_exec(struct api *a, struct conn *c)
 	job_start(a->jobs, j);
 }
 
-/* The object's end, behind both streams: into the job's own room, of which what stands from there on becomes pieces. */
+/* What stands in the job's own room from there on becomes a piece: where the next one begins. */
+static size_t add_tail(struct conn *c, const struct job *j, size_t from)
+{
+	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
+	return j->tail.n;
+}
+
+/* The object's end, behind both streams: into the job's own room, and from there into pieces. */
 static void add_rest(struct conn *c, struct job *j, struct json_writer *w, bool out_lossy, bool err_lossy, size_t from, const char *end)
 {
 	exec_put_rest(w, j, out_lossy, err_lossy);
-	if (!j->wants && !j->want_all) {
-		json_close(w);
-		buf_str(&j->tail, end);
-		conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
-		return;
+	if (j->wants || j->want_all) {
+		json_put(w, "contents:{");
+		from = add_tail(c, j, from);
+		conn_piece(c, PIECE_PLAIN, (struct str){j->contents.p, j->contents.n});
+		json_put(w, "} contents_absent:[");
+		from = add_tail(c, j, from);
+		conn_piece(c, PIECE_PLAIN, (struct str){j->absent.p, j->absent.n});
+		json_put(w, "]");
 	}
-	json_key(w, "contents");
-	json_elsewhere(w);
-	buf_str(&j->tail, "{");
-	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
-	conn_piece(c, PIECE_PLAIN, (struct str){j->contents.p, j->contents.n});
-	from = j->tail.n;
-	buf_str(&j->tail, "}");
-	json_key(w, "contents_absent");
-	json_elsewhere(w);
-	buf_str(&j->tail, "[");
-	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
-	conn_piece(c, PIECE_PLAIN, (struct str){j->absent.p, j->absent.n});
-	from = j->tail.n;
-	buf_str(&j->tail, "]");
-	json_close(w);
+	json_put(w, "}");
 	buf_str(&j->tail, end);
-	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p + from, j->tail.n - from});
+	(void)add_tail(c, j, from); /* the last one */
 }
 
 static bool is_cut(const struct job *j)
@@ -1887,14 +1806,10 @@ static void begin_result(struct json_writer *w, const struct job *j)
 {
 	char why[64];
 
-	json_open(w, true);
-	json_put_truth(w, "ok", j->outcome == JOB_RAN);
-	if (j->outcome == JOB_TIMED_OUT) {
-		(void)text_printf(why, sizeof why, "timeout after %u ms", j->timeout_ms); /* fits */
-		json_put_string(w, "error", str_of(why));
-	}
+	(void)text_printf(why, sizeof why, "timeout after %u ms", j->timeout_ms); /* fits */
+	json_put(w, j->outcome == JOB_TIMED_OUT ? "{ok:false error:%s" : "{ok:true", why);
 	if (j->would)
-		json_put_string(w, "would_block", str_of(j->would));
+		json_put(w, "would_block:%s", j->would);
 }
 
 static void reply_result(struct api *a, struct conn *c, struct job *j)

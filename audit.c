@@ -172,11 +172,10 @@ static void put_words(struct json_writer *w, const struct audit_event *e)
 		json_put_string(w, "cmd", e->cmd);
 		return;
 	}
-	json_key(w, "argv");
-	json_open(w, false);
+	json_put(w, "argv:[");
 	for (uint32_t i = 0; i < e->argc; i++, p += strlen(p) + 1)
 		(void)json_string(w, str_of(p)); /* what is no UTF-8 shows as U+FFFD */
-	json_close(w);
+	json_put(w, "]");
 }
 
 static void put_known(struct json_writer *w, const char *key, struct str s)
@@ -195,11 +194,10 @@ static void write_line(const struct audit *a, const struct audit_event *e, uint6
 {
 	struct json_writer w = {.b = line};
 
-	json_open(&w, true);
-	json_put_number(&w, "seq", (int64_t)a->last.seq + 1); /* these two first: chain.c reads them */
+	json_put(&w, "{seq:%lu", a->last.seq + 1); /* these two first: chain.c reads them */
 	json_put_string(&w, "prev", (struct str){a->last.hash, HASH_HEX});
 	put_time(&w, unix_ms);
-	json_put_string(&w, "event", str_of(kinds[e->kind]));
+	json_put(&w, "event:%s", kinds[e->kind]);
 	put_known(&w, "agent", str_of(e->agent ? e->agent : ""));
 	put_positive(&w, "run", e->run);
 	put_words(&w, e);
@@ -207,22 +205,20 @@ static void write_line(const struct audit *a, const struct audit_event *e, uint6
 	put_known(&w, "profile", str_of(e->profile ? e->profile : ""));
 	put_known(&w, "result", str_of(e->result ? e->result : ""));
 	if (e->kind == AUDIT_EXEC || e->kind == AUDIT_CONFIG)
-		json_put_number(&w, "exit_code", e->exit_code);
-	if (e->kind == AUDIT_EXEC) {
-		json_put_number(&w, "duration_ms", (int64_t)e->duration_ms);
-		json_put_number(&w, "output_bytes", (int64_t)e->out_bytes);
-	}
+		json_put(&w, "exit_code:%d", e->exit_code);
+	if (e->kind == AUDIT_EXEC)
+		json_put(&w, "duration_ms:%lu output_bytes:%lu", e->duration_ms, e->out_bytes);
 	put_known(&w, "rule", e->rule);
 	put_known(&w, "program", (struct str){e->program.p, e->program.n < 256 ? e->program.n : 256});
 	put_positive(&w, "tokens_in", e->tokens_in);
 	put_positive(&w, "tokens_out", e->tokens_out);
 	if (e->denied.n > 2) { /* more than [] */
-		json_key(&w, "denied");
+		json_put(&w, "denied:");
 		json_elsewhere(&w);
 		buf_put(line, e->denied.p, e->denied.n);
 	}
 	put_positive(&w, "lost", a->lost);
-	json_close(&w);
+	json_put(&w, "}");
 	buf_put(line, "\n", 1);
 }
 
@@ -339,16 +335,10 @@ void audit_text(const struct audit_row *r, struct buf *out)
 
 void audit_json(const struct audit_row *r, struct json_writer *w)
 {
-	json_open(w, true);
-	json_put_number(w, "seq", (int64_t)r->seq);
+	json_put(w, "{seq:%lu", r->seq);
 	put_time(w, r->unix_ms);
-	json_put_string(w, "agent", r->agent[0] ? str_of(r->agent) : (struct str){NULL, 0});
-	json_put_string(w, "event", str_of(kinds[r->kind]));
+	json_put(w, "agent:%s event:%s", r->agent[0] ? r->agent : NULL, kinds[r->kind]);
 	json_put_string(w, "cmd", (struct str){r->cmd, r->cmd_n});
-	json_put_truth(w, "cmd_truncated", r->cut);
-	json_put_string(w, "result", str_of(r->result));
-	json_put_string(w, "rule", r->rule[0] ? str_of(r->rule) : (struct str){NULL, 0});
-	json_put_number(w, "exit_code", r->exit_code);
-	json_put_number(w, "duration_ms", (int64_t)r->duration_ms);
-	json_close(w);
+	json_put(w, "cmd_truncated:%hhd result:%s", r->cut, r->result);
+	json_put(w, "rule:%s exit_code:%d duration_ms:%lu}", r->rule[0] ? r->rule : NULL, r->exit_code, r->duration_ms);
 }

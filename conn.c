@@ -437,10 +437,7 @@ void conn_refuse_as(struct conns *a, struct conn *c, int status, const char *cod
 	if (c->st == CONN_HEAD)
 		c->close = c->close || c->req.error || c->req.chunked || c->req.length;
 	c->pieces = 0;
-	struct json_writer *w = conn_object(c);
-	json_put_truth(w, "ok", false);
-	json_put_string(w, "error", str_of(text));
-	json_put_string(w, "code", str_of(code));
+	json_put(conn_object(c), "ok:false error:%s code:%s", text, code);
 	conn_reply_object(a, c, status, extra);
 }
 

@@ -299,26 +299,10 @@ static void put_files(struct json_writer *w, const struct job *j)
 			names[k] = names[k - 1];
 		names[k] = s;
 	}
-	json_key(w, "files");
-	json_open(w, false);
+	json_put(w, "files:[");
 	for (size_t i = 0; i < n; i++)
 		(void)json_string(w, names[i]); /* a name that is not UTF-8 shows as U+FFFD */
-	json_close(w);
-}
-
-static void put_usage(struct json_writer *w, const struct job *j)
-{
-	json_key(w, "usage");
-	if (!j->has_result) {
-		json_null(w); /* nobody was left to tell */
-		return;
-	}
-	json_open(w, true);
-	json_put_number(w, "cpu_ms", (int64_t)(j->res.cpu_us / 1000));
-	json_put_number(w, "max_rss_kb", (int64_t)j->res.max_rss_kb);
-	json_put_number(w, "read_bytes", (int64_t)j->res.read_bytes);
-	json_put_number(w, "write_bytes", (int64_t)j->res.write_bytes);
-	json_close(w);
+	json_put(w, "] files_truncated:%hhd", j->has_result && j->res.files_truncated);
 }
 
 void exec_put_rest(struct json_writer *w, const struct job *j, bool out_lossy, bool err_lossy)
@@ -327,22 +311,18 @@ void exec_put_rest(struct json_writer *w, const struct job *j, bool out_lossy, b
 	bool killed = !timed_out && j->has_result && WIFSIGNALED(j->res.status);
 	char name[8];
 
-	json_put_number(w, "exit_code", job_exit_code(j));
-	json_put_number(w, "duration_ms", (int64_t)(j->end_us - j->start_us + 500) / 1000);
+	json_put(w, "exit_code:%d duration_ms:%lu", job_exit_code(j), (j->end_us - j->start_us + 500) / 1000);
 	put_files(w, j);
-	json_put_truth(w, "files_truncated", j->has_result && j->res.files_truncated);
-	json_put_truth(w, "timed_out", timed_out);
-	json_put_string(w, "signal", killed ? str_of(signal_name(WTERMSIG(j->res.status), name)) : (struct str){NULL, 0});
-	json_put_number(w, "stdout_bytes", (int64_t)j->out_bytes);
-	json_put_number(w, "stderr_bytes", (int64_t)j->err_bytes);
-	json_put_truth(w, "stdout_truncated", j->out_bytes > j->out.n);
-	json_put_truth(w, "stderr_truncated", j->err_bytes > j->err.n);
-	json_put_truth(w, "stdout_lossy", out_lossy);
-	json_put_truth(w, "stderr_lossy", err_lossy);
-	json_put_truth(w, "oom", j->has_result && j->res.oom);
-	put_usage(w, j);
-	json_key(w, "denied");
+	json_put(w, "timed_out:%hhd signal:%s stdout_bytes:%lu stderr_bytes:%lu stdout_truncated:%hhd stderr_truncated:%hhd", timed_out,
+	         killed ? signal_name(WTERMSIG(j->res.status), name) : NULL, j->out_bytes, j->err_bytes, j->out_bytes > j->out.n,
+	         j->err_bytes > j->err.n);
+	json_put(w, "stdout_lossy:%hhd stderr_lossy:%hhd oom:%hhd", out_lossy, err_lossy, j->has_result && j->res.oom);
+	if (j->has_result)
+		json_put(w, "usage:{cpu_ms:%lu max_rss_kb:%lu read_bytes:%lu write_bytes:%lu}", j->res.cpu_us / 1000, j->res.max_rss_kb,
+		         j->res.read_bytes, j->res.write_bytes);
+	else
+		json_put(w, "usage:null"); /* nobody was left to tell */
+	json_put(w, "denied:");
 	json_elsewhere(w);
 	buf_put(w->b, j->denied.p, j->denied.n);
 }
-

@@ -438,11 +438,16 @@ static bool quoted(struct json_writer *w, struct str s)
 	return !lossy;
 }
 
-void json_key(struct json_writer *w, const char *key)
+static void put_key(struct json_writer *w, struct str key)
 {
 	begin(w, true);
-	quoted(w, str_of(key));
+	quoted(w, key);
 	buf_put(w->b, ":", 1);
+}
+
+void json_key(struct json_writer *w, const char *key)
+{
+	put_key(w, str_of(key));
 }
 
 bool json_string(struct json_writer *w, struct str s)
@@ -476,13 +481,18 @@ void json_elsewhere(struct json_writer *w)
 	begin(w, false);
 }
 
-void json_put_string(struct json_writer *w, const char *key, struct str s)
+static void put_string(struct json_writer *w, struct str s)
 {
-	json_key(w, key);
 	if (s.p)
 		(void)json_string(w, s); /* what was not UTF-8 shows as U+FFFD */
 	else
 		json_null(w);
+}
+
+void json_put_string(struct json_writer *w, const char *key, struct str s)
+{
+	json_key(w, key);
+	put_string(w, s);
 }
 
 void json_put_number(struct json_writer *w, const char *key, int64_t v)
@@ -491,8 +501,38 @@ void json_put_number(struct json_writer *w, const char *key, int64_t v)
 	json_number(w, v);
 }
 
-void json_put_truth(struct json_writer *w, const char *key, bool v)
+void json_put(struct json_writer *w, const char *pattern, ...)
 {
-	json_key(w, key);
-	json_truth(w, v);
+	va_list ap;
+	size_t n;
+
+	va_start(ap, pattern);
+	for (const char *p = pattern; *p; p += n) {
+		for (n = 0; p[n] && !strchr(": {}[]", p[n]);)
+			n++;
+		if (n == 0) {
+			n = 1;
+			if (*p == '{' || *p == '[')
+				json_open(w, *p == '{');
+			else if (*p != ' ')
+				json_close(w);
+		} else if (p[n] == ':') {
+			put_key(w, (struct str){p, n++});
+		} else if (*p != '%') {
+			json_elsewhere(w);
+			buf_put(w->b, p, n);
+		} else if (p[1] == 's') {
+			const char *text = va_arg(ap, const char *);
+			put_string(w, (struct str){text, text ? strlen(text) : 0});
+		} else if (p[1] == 'l' || p[1] == 'z') {
+			json_number(w, va_arg(ap, int64_t));
+		} else {
+			unsigned v = va_arg(ap, unsigned);
+			if (p[1] == 'h')
+				json_truth(w, v);
+			else
+				json_number(w, p[1] == 'u' ? (int64_t)v : (int)v);
+		}
+	}
+	va_end(ap);
 }

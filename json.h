@@ -60,10 +60,12 @@ void json_truth(struct json_writer *w, bool v);
 void json_null(struct json_writer *w);
 /* A value stands here that somebody else writes. */
 void json_elsewhere(struct json_writer *w);
-/* Key and value at once; a string whose p is NULL is null. */
+/* Several fields or values after a pattern of ours, like "name:%s limits:{max:%u} n:0 list:[": a name with ':', then
+ * what brackets or a word stand there, or %s (NULL: null), %hhd (a truth), %d, %u, %lu, %ld, %zu. */
+void json_put(struct json_writer *w, const char *pattern, ...) __attribute__((format(printf, 2, 3)));
+/* Key and value at once, where the key is no constant; a string whose p is NULL is null. */
 void json_put_string(struct json_writer *w, const char *key, struct str s);
 void json_put_number(struct json_writer *w, const char *key, int64_t v);
-void json_put_truth(struct json_writer *w, const char *key, bool v);
 
 /* The escaped form of s, without quotes, as far as it fits whole into b, which never becomes
  * full: the bytes of s used. *lossy is set when something was replaced. */
