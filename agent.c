@@ -273,9 +273,9 @@ static void take_text(char *to, size_t cap, struct json_token *t, const char *na
 
 static void take_agents(struct agents *g, struct json_reader *r)
 {
-	for (struct json_token t; (t = json_next(r)).kind == JSON_OBJECT;) {
+	for (struct json_token t; json_next(r, &t) == JSON_OBJECT;) {
 		struct agent who = {.budget = CONF_UNSET};
-		while ((t = json_next(r)).kind != JSON_CLOSE && t.kind != JSON_END) {
+		while (json_next(r, &t) != JSON_CLOSE && t.kind != JSON_END) {
 			(void)json_skip(r, &t);
 			take_text(who.name, sizeof who.name, &t, "name");
 			take_text(who.model, sizeof who.model, &t, "model");
@@ -292,24 +292,26 @@ static void take_agents(struct agents *g, struct json_reader *r)
 
 bool agent_load(struct agents *g, struct chain *head, struct str text)
 {
-	struct json_reader r = {.in = {text.p + HEAD, text.n - HEAD}};
+	struct str in = {text.p + HEAD, text.n - HEAD};
+	struct json_reader r;
+	struct json_token t;
 	char digest[HASH_HEX];
 	size_t at;
 
 	if (text.n < HEAD || memcmp(text.p, magic, sizeof magic - 1) != 0)
 		return false;
-	sha256_hex(r.in, digest);
-	if (memcmp(text.p + sizeof magic - 1, digest, HASH_HEX) != 0 || json_check(r.in, &at))
+	sha256_hex(in, digest);
+	if (memcmp(text.p + sizeof magic - 1, digest, HASH_HEX) != 0 || json_check(in, &at))
 		return false;
-	(void)json_next(&r);
-	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE && t.kind != JSON_END;) {
+	(void)json_enter(&r, in);
+	while (json_next(&r, &t) != JSON_CLOSE && t.kind != JSON_END) {
 		take_number(head, &(const struct counter){"head_seq", "", offsetof(struct chain, seq)}, 1, &t);
 		if (t.kind == JSON_STRING && json_is(t.key, "head_hash") && t.text.n == HASH_HEX)
 			memcpy(head->hash, t.text.p, HASH_HEX);
 		else if (t.kind == JSON_ARRAY && json_is(t.key, "agents"))
 			take_agents(g, &r);
 		else if (t.kind == JSON_OBJECT && json_is(t.key, "totals"))
-			while ((t = json_next(&r)).kind != JSON_CLOSE && t.kind != JSON_END)
+			while (json_next(&r, &t) != JSON_CLOSE && t.kind != JSON_END)
 				take_number(&g->total, of_totals, countof(of_totals), &t);
 		else
 			(void)json_skip(&r, &t);

@@ -60,7 +60,8 @@ static const char *put_word(struct job *j, struct str s)
 static const char *put_argv(struct job *j, struct exec *x)
 {
 	const struct json_token *cmd = &x->field[F_CMD], *argv = &x->field[F_ARGV];
-	struct json_reader r = {.in = argv->text};
+	struct json_reader r;
+	struct json_token t;
 	const char *why = NULL;
 
 	if ((cmd->kind == JSON_END) == (argv->kind == JSON_END))
@@ -77,8 +78,7 @@ static const char *put_argv(struct job *j, struct exec *x)
 		(void)put_word(j, str_of("-c"));
 		return put_word(j, s);
 	}
-	(void)json_next(&r);
-	for (struct json_token t; !why && (t = json_next(&r)).kind != JSON_CLOSE; j->head.argc++) {
+	for ((void)json_enter(&r, argv->text); !why && json_next(&r, &t) != JSON_CLOSE; j->head.argc++) {
 		if (t.kind != JSON_STRING || j->head.argc == MSG_WORDS_MAX)
 			return fields[F_ARGV].needs;
 		struct str s = json_unescape(t.text);
@@ -91,12 +91,12 @@ static const char *put_argv(struct job *j, struct exec *x)
 
 static const char *put_env(struct job *j, const struct exec *x)
 {
-	struct json_reader r = {.in = x->field[F_ENV].text};
+	struct json_reader r;
+	struct json_token t;
 
 	if (x->field[F_ENV].kind == JSON_END)
 		return NULL;
-	(void)json_next(&r);
-	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE; j->head.envc++) {
+	for ((void)json_enter(&r, x->field[F_ENV].text); json_next(&r, &t) != JSON_CLOSE; j->head.envc++) {
 		struct str name = json_unescape(t.key), value = json_unescape(t.text);
 		if (t.kind != JSON_STRING || j->head.argc + j->head.envc >= MSG_WORDS_MAX)
 			return fields[F_ENV].needs;
@@ -114,13 +114,13 @@ static const char *put_env(struct job *j, const struct exec *x)
 /* The only programs that may run. */
 static const char *put_allow(struct job *j, const struct exec *x)
 {
-	struct json_reader r = {.in = x->field[F_ALLOW].text};
+	struct json_reader r;
+	struct json_token t;
 
 	j->head.restricted = x->field[F_ALLOW].kind != JSON_END;
 	if (!j->head.restricted)
 		return NULL;
-	(void)json_next(&r);
-	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE; j->head.allowc++) {
+	for ((void)json_enter(&r, x->field[F_ALLOW].text); json_next(&r, &t) != JSON_CLOSE; j->head.allowc++) {
 		struct str name = json_unescape(t.text);
 		if (t.kind != JSON_STRING || j->head.allowc == POLICY_NAMES || name.n == 0 || name.n > MSG_NAME_MAX ||
 		    memchr(name.p, '/', name.n) || str_eq(name, ".") || str_eq(name, ".."))
@@ -156,15 +156,15 @@ static bool is_below(struct str name)
  * the cell reads. */
 static const char *put_put_files(struct job *j, const struct exec *x)
 {
-	struct json_reader r = {.in = x->field[F_PUT_FILES].text};
+	struct json_reader r;
+	struct json_token t;
 	const char *why = NULL;
 
 	if (x->field[F_PUT_FILES].kind == JSON_END)
 		return NULL;
 	if ((j->put_fd = memfd_create("put_files", MFD_CLOEXEC)) < 0)
 		return "there is no memory for the files";
-	(void)json_next(&r);
-	for (struct json_token t; !why && (t = json_next(&r)).kind != JSON_CLOSE; j->head.puts++) {
+	for ((void)json_enter(&r, x->field[F_PUT_FILES].text); !why && json_next(&r, &t) != JSON_CLOSE; j->head.puts++) {
 		struct str name = json_unescape(t.key);
 		if (t.kind != JSON_STRING || !is_below(name) || j->head.puts == MSG_FILES_MAX)
 			return fields[F_PUT_FILES].needs;
@@ -187,15 +187,15 @@ static bool is_wanted(const struct job *j, struct str name)
 static const char *put_get_files(struct job *j, const struct exec *x)
 {
 	const struct json_token *f = &x->field[F_GET_FILES];
-	struct json_reader r = {.in = f->text};
+	struct json_reader r;
+	struct json_token t;
 
 	j->want_all = f->kind == JSON_BOOL && f->truth;
 	if (f->kind == JSON_END || f->kind == JSON_BOOL)
 		return NULL;
 	if (f->kind != JSON_ARRAY)
 		return fields[F_GET_FILES].needs;
-	(void)json_next(&r);
-	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE; j->wants++) {
+	for ((void)json_enter(&r, f->text); json_next(&r, &t) != JSON_CLOSE; j->wants++) {
 		struct str name = t.kind == JSON_STRING ? json_unescape(t.text) : str_of("");
 		if (!is_below(name) || j->wants == MSG_FILES_MAX)
 			return fields[F_GET_FILES].needs;

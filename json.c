@@ -5,11 +5,11 @@
 
 #include <string.h>
 
-static struct json_token fail(struct json_reader *r, const char *why)
+static bool fail(struct json_reader *r, const char *why)
 {
 	if (!r->error)
 		r->error = why;
-	return (struct json_token){.kind = JSON_END};
+	return false;
 }
 
 static void blanks(struct json_reader *r)
@@ -66,16 +66,16 @@ static bool string(struct json_reader *r, struct str *out)
 	for (;;) {
 		struct str rest = {r->in.p + r->at, r->in.n - r->at};
 		if (rest.n == 0)
-			return fail(r, "string without end"), false;
+			return fail(r, "string without end");
 		unsigned char c = (unsigned char)rest.p[0];
 		if (c == '"')
 			break;
 		if (c < 0x20)
-			return fail(r, "control character in a string"), false;
+			return fail(r, "control character in a string");
 		if (c == '\\' && !(len = escape(rest.p, rest.n, &cp)))
-			return fail(r, "bad escape in a string"), false;
+			return fail(r, "bad escape in a string");
 		if (c != '\\' && !(len = utf8_next(rest, &bad)))
-			return fail(r, "invalid UTF-8 in a string"), false;
+			return fail(r, "invalid UTF-8 in a string");
 		r->at += len;
 	}
 	*out = (struct str){r->in.p + start, r->at - start};
@@ -96,11 +96,11 @@ static bool number(struct json_reader *r, struct str *out)
 	size_t i = s.p[0] == '-', was = i;
 
 	if ((i = digits(s, i)) == was || (s.p[was] == '0' && i > was + 1))
-		return fail(r, "bad number"), false;
+		return fail(r, "bad number");
 	if (i < s.n && s.p[i] == '.') {
 		was = i + 1;
 		if ((i = digits(s, was)) == was)
-			return fail(r, "bad number"), false;
+			return fail(r, "bad number");
 	}
 	if (i < s.n && (s.p[i] == 'e' || s.p[i] == 'E')) {
 		i++;
@@ -108,7 +108,7 @@ static bool number(struct json_reader *r, struct str *out)
 			i++;
 		was = i;
 		if ((i = digits(s, i)) == was)
-			return fail(r, "bad number"), false;
+			return fail(r, "bad number");
 	}
 	*out = (struct str){s.p, i};
 	r->at += i;
@@ -124,7 +124,7 @@ static bool word(struct json_reader *r, const char *w)
 	return true;
 }
 
-static struct json_token value(struct json_reader *r, struct json_token t)
+static bool value(struct json_reader *r, struct json_token *t)
 {
 	if (r->at == r->in.n)
 		return fail(r, "value missing");
@@ -136,50 +136,45 @@ static struct json_token value(struct json_reader *r, struct json_token t)
 		r->depth++;
 		uint64_t bit = 1ull << r->depth;
 		r->objects = c == '{' ? r->objects | bit : r->objects & ~bit;
-		t.kind = c == '{' ? JSON_OBJECT : JSON_ARRAY;
-		t.text = (struct str){r->in.p + r->at, 1};
+		t->kind = c == '{' ? JSON_OBJECT : JSON_ARRAY;
+		t->text = (struct str){r->in.p + r->at, 1};
 		r->after_value = false;
 		r->at++;
 	} else if (c == '"') {
-		t.kind = JSON_STRING;
-		if (!string(r, &t.text))
-			return (struct json_token){.kind = JSON_END};
+		t->kind = JSON_STRING;
+		return string(r, &t->text);
 	} else if (c == '-' || (c >= '0' && c <= '9')) {
-		t.kind = JSON_NUMBER;
-		if (!number(r, &t.text))
-			return (struct json_token){.kind = JSON_END};
+		t->kind = JSON_NUMBER;
+		return number(r, &t->text);
 	} else if (word(r, "true") || word(r, "false")) {
-		t.kind = JSON_BOOL;
-		t.truth = c == 't';
+		t->kind = JSON_BOOL;
+		t->truth = c == 't';
 	} else if (word(r, "null")) {
-		t.kind = JSON_NULL;
+		t->kind = JSON_NULL;
 	} else {
 		return fail(r, "unexpected character");
 	}
-	return t;
+	return true;
 }
 
-struct json_token json_next(struct json_reader *r)
+static bool next(struct json_reader *r, struct json_token *t)
 {
-	struct json_token t = {.kind = JSON_END};
 	bool object = r->depth && (r->objects >> r->depth & 1);
 
-	if (r->error)
-		return t;
 	blanks(r);
 	if (r->depth == 0) {
 		if (!r->begun) {
 			r->begun = true;
 			return value(r, t);
 		}
-		return r->at < r->in.n ? fail(r, "something follows the value") : t;
+		return r->at == r->in.n || fail(r, "something follows the value");
 	}
 	if (r->at < r->in.n && r->in.p[r->at] == (object ? '}' : ']')) {
 		r->at++;
 		r->depth--;
 		r->after_value = true;
-		t.kind = JSON_CLOSE;
-		return t;
+		t->kind = JSON_CLOSE;
+		return true;
 	}
 	if (r->after_value) {
 		if (r->at == r->in.n || r->in.p[r->at] != ',')
@@ -190,9 +185,8 @@ struct json_token json_next(struct json_reader *r)
 	if (object) {
 		if (r->at == r->in.n || r->in.p[r->at] != '"')
 			return fail(r, "name expected");
-		if (!string(r, &t.key))
-			return t;
-		t.has_key = true;
+		if (!string(r, &t->key))
+			return false;
 		blanks(r);
 		if (r->at == r->in.n || r->in.p[r->at] != ':')
 			return fail(r, "':' expected");
@@ -202,13 +196,29 @@ struct json_token json_next(struct json_reader *r)
 	return value(r, t);
 }
 
+enum json_kind json_next(struct json_reader *r, struct json_token *t)
+{
+	*t = (struct json_token){.kind = JSON_END};
+	if (r->error || !next(r, t))
+		t->kind = JSON_END;
+	return t->kind;
+}
+
+enum json_kind json_enter(struct json_reader *r, struct str in)
+{
+	struct json_token t;
+	*r = (struct json_reader){.in = in};
+	return json_next(r, &t);
+}
+
 bool json_skip(struct json_reader *r, struct json_token *t)
 {
+	struct json_token inner;
 	int depth = r->depth;
 	if (t->kind != JSON_OBJECT && t->kind != JSON_ARRAY)
 		return !r->error;
 	while (r->depth >= depth && !r->error)
-		(void)json_next(r); /* errors are in r */
+		(void)json_next(r, &inner); /* errors are in r */
 	t->text.n = (size_t)(r->in.p + r->at - t->text.p);
 	return !r->error;
 }
@@ -216,7 +226,8 @@ bool json_skip(struct json_reader *r, struct json_token *t)
 const char *json_check(struct str in, size_t *at)
 {
 	struct json_reader r = {.in = in};
-	while (json_next(&r).kind != JSON_END)
+	struct json_token t;
+	while (json_next(&r, &t) != JSON_END)
 		;
 	*at = r.at;
 	return r.error;
@@ -224,11 +235,12 @@ const char *json_check(struct str in, size_t *at)
 
 const char *json_fields(struct str object, const struct json_field *known, size_t n, struct json_token *out)
 {
-	struct json_reader r = {.in = object};
+	struct json_reader r;
+	struct json_token t;
 
-	if (json_next(&r).kind != JSON_OBJECT)
+	if (json_enter(&r, object) != JSON_OBJECT)
 		return "a JSON object is needed";
-	for (struct json_token t; (t = json_next(&r)).kind != JSON_CLOSE;) {
+	while (json_next(&r, &t) != JSON_CLOSE) {
 		(void)json_skip(&r, &t); /* checked before */
 		for (size_t f = 0; f < n; f++) {
 			if (!json_is(t.key, known[f].name))

@@ -14,7 +14,7 @@ enum json_kind { JSON_END, JSON_OBJECT, JSON_ARRAY, JSON_CLOSE, JSON_STRING, JSO
 
 /* One step of the reader. text is the raw text: a string's without its quotes, still escaped; of
  * an object or array the whole, brackets included, once json_skip has passed it. */
-struct json_token { enum json_kind kind; struct str key, text; bool has_key, truth; };
+struct json_token { enum json_kind kind; struct str key, text; bool truth; };
 
 /* Reads tokens of one text in order. Zero it and set in. bad says where reading stopped. */
 struct json_reader {
@@ -26,9 +26,11 @@ struct json_reader {
 	const char *error; /* NULL, or a few words; at is then the offset */
 };
 
-/* The next token, grammar and UTF-8 checked. Inside an object key holds the raw name. JSON_END
- * when the one value is complete and nothing but blanks follows, or on an error. */
-struct json_token json_next(struct json_reader *r);
+/* The next token, grammar and UTF-8 checked: its kind. Inside an object key holds the raw name, else key.p is NULL.
+ * JSON_END when the one value is complete and nothing but blanks follows, or on an error. */
+enum json_kind json_next(struct json_reader *r, struct json_token *t);
+/* Begins to read a text and passes its first token, such as the bracket of what json_skip passed: its kind. */
+enum json_kind json_enter(struct json_reader *r, struct str in);
 /* Passes over what t opened, checking it; t->text becomes the whole of it. False on an error. */
 bool json_skip(struct json_reader *r, struct json_token *t);
 /* Checks a whole text: NULL, or what is wrong, with its offset. */
