@@ -770,7 +770,7 @@ static void any_policy(struct api *a, struct conn *c)
 		{"list", JSON_STRING, "'list' must be 'blacklist' or 'whitelist'"},
 		{"pattern", JSON_STRING, "'pattern' must be a string"},
 	};
-	struct json_token f[countof(known)] = {{.kind = JSON_END}};
+	struct json_token f[countof(known)];
 
 	if (c->req.method != HTTP_POST) {
 		reply_policy(a, c, NULL);
@@ -810,7 +810,7 @@ static void post_test(struct api *a, struct conn *c)
 		{"profile", JSON_END, ""},
 	};
 	static struct verdict v;
-	struct json_token f[countof(known)] = {{.kind = JSON_END}};
+	struct json_token f[countof(known)];
 	struct policy_ask ask = {.profile = profile_for(a, c)};
 	static char text[EXEC_CMD_MAX];
 
@@ -845,7 +845,7 @@ static void post_test(struct api *a, struct conn *c)
 static void post_profile(struct api *a, struct conn *c)
 {
 	static const struct json_field known[] = {{"profile", JSON_END, "'profile' must be 0, 1, 2, strict, moderate or permissive"}};
-	struct json_token f[1] = {{.kind = JSON_END}};
+	struct json_token f[1];
 
 	if (!conn_fields(&a->conns, c, known, 1, f))
 		return;
@@ -951,7 +951,7 @@ static void post_budget(struct api *a, struct conn *c)
 		{"max_tokens", JSON_NUMBER, "'max_tokens' must be a whole number, at least 0"},
 		{"default", JSON_NUMBER, "'default' must be a whole number, at least 0"},
 	};
-	struct json_token f[countof(known)] = {{.kind = JSON_END}};
+	struct json_token f[countof(known)];
 	int64_t v;
 
 	if (!conn_fields(&a->conns, c, known, countof(known), f))
@@ -1009,7 +1009,7 @@ static void reply_settings(struct api *a, struct conn *c, const char *unsaved)
 static void any_settings(struct api *a, struct conn *c)
 {
 	struct json_field known[countof(settings)];
-	struct json_token f[countof(settings)] = {{.kind = JSON_END}};
+	struct json_token f[countof(settings)];
 	int64_t v[countof(settings)];
 	size_t given = 0;
 
@@ -1181,7 +1181,7 @@ static void post_password(struct api *a, struct conn *c)
 		{"current", JSON_STRING, "'current' must be the password that is in force"},
 		{"new", JSON_STRING, "'new' must be a password of 8 to 128 bytes, without control characters"},
 	};
-	struct json_token f[countof(known)] = {{.kind = JSON_END}};
+	struct json_token f[countof(known)];
 
 	if (!conn_fields(&a->conns, c, known, countof(known), f))
 		return;
@@ -1871,16 +1871,8 @@ static bool put_output(struct conn *c, const struct job *j, bool is_err)
 	if (s.n == 0 || room < 64 + 6 * s.n)
 		return false;
 	buf_printf(&c->out, "event: %s\ndata: {\"data\":\"", is_err ? "stderr" : "stdout");
-	if (j->base64) {
-		for (size_t i = 0; i < s.n; i += 3) {
-			char four[4];
-			base64_group((const unsigned char *)s.p + i, s.n - i < 3 ? s.n - i : 3, four);
-			buf_put(&c->out, four, sizeof four);
-		}
-	} else {
-		(void)json_escape(&c->out, s, &lossy); /* fits: six bytes for each */
-		c->lossy[is_err] = c->lossy[is_err] || lossy;
-	}
+	(void)(j->base64 ? json_base64(&c->out, s) : json_escape(&c->out, s, &lossy)); /* fits: at most six bytes for each */
+	c->lossy[is_err] = c->lossy[is_err] || lossy;
 	buf_str(&c->out, "\"}\n\n");
 	*at += s.n;
 	return true;

@@ -245,19 +245,6 @@ static uint64_t piece_len(const struct piece *p, bool *lossy)
 	}
 }
 
-static size_t put_base64(struct buf *b, struct str s)
-{
-	size_t used = 0;
-	char four[4];
-	while (used < s.n && b->cap - b->n >= sizeof four) {
-		size_t n = s.n - used < 3 ? s.n - used : 3;
-		base64_group((const unsigned char *)s.p + used, n, four);
-		buf_put(b, four, sizeof four);
-		used += n;
-	}
-	return used;
-}
-
 /* The next bytes of a log, as elements of a JSON array. */
 static size_t put_file(struct conn *c, size_t want)
 {
@@ -299,7 +286,7 @@ static void fill(struct conn *c)
 			used = p->raw.n < b->cap - b->n ? p->raw.n : b->cap - b->n;
 			buf_put(b, p->raw.p, used);
 		} else {
-			used = p->kind == PIECE_JSON ? json_escape(b, p->raw, &lossy) : put_base64(b, p->raw);
+			used = p->kind == PIECE_JSON ? json_escape(b, p->raw, &lossy) : json_base64(b, p->raw);
 		}
 		p->raw.p += used;
 		p->raw.n -= used;

@@ -666,11 +666,8 @@ static bool take_content(struct job *j, const struct msg_content *m, const char 
 		(void)json_string(&w, wanted_name(j, j->wanted));
 		buf_str(&j->contents, ":\"");
 	}
-	for (size_t at = 0; at < m->bytes; at += 3) {
-		char four[4];
-		base64_group((const unsigned char *)data + at, m->bytes - at < 3 ? m->bytes - at : 3, four);
-		buf_put(&j->contents, four, sizeof four);
-	}
+	if (json_base64(&j->contents, (struct str){data, m->bytes}) < m->bytes)
+		j->contents.full = true;
 	j->got_any = !m->absent;
 	if (m->absent)
 		name_absent(j, j->wanted);

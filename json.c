@@ -238,6 +238,7 @@ const char *json_fields(struct str object, const struct json_field *known, size_
 	struct json_reader r;
 	struct json_token t;
 
+	memset(out, 0, n * sizeof *out);
 	if (json_enter(&r, object) != JSON_OBJECT)
 		return "a JSON object is needed";
 	while (json_next(&r, &t) != JSON_CLOSE) {
@@ -402,6 +403,20 @@ size_t json_escaped_len(struct str s, bool *lossy)
 		at += used;
 	}
 	return len;
+}
+
+size_t json_base64(struct buf *b, struct str s)
+{
+	size_t at = 0;
+	char four[4];
+
+	while (at < s.n && b->cap - b->n >= sizeof four) {
+		size_t n = s.n - at < 3 ? s.n - at : 3;
+		base64_group((const unsigned char *)s.p + at, n, four);
+		buf_put(b, four, sizeof four);
+		at += n;
+	}
+	return at;
 }
 
 /* Before a value or a bracket: the comma, and whether a value may stand here at all. */

@@ -37,7 +37,7 @@ bool json_skip(struct json_reader *r, struct json_token *t);
 const char *json_check(struct str in, size_t *at);
 /* A field that is known: JSON_END as its kind takes any; needs is the sentence for a wrong kind. */
 struct json_field { char name[19]; uint8_t kind; /* enum json_kind */ char needs[73]; };
-/* Reads the known fields of a checked text, each at most once and of its kind, into out, which is zero; others are
+/* Reads the known fields of a checked text, each at most once and of its kind, into out, else JSON_END; others are
  * passed over. NULL, or what is wrong. */
 const char *json_fields(struct str object, const struct json_field *known, size_t n, struct json_token *out);
 /* Resolves the escapes of a raw string, in its own memory, which must be writable; do it once. */
@@ -74,4 +74,6 @@ void json_put_number(struct json_writer *w, const char *key, int64_t v);
 size_t json_escape(struct buf *b, struct str s, bool *lossy);
 /* How many bytes json_escape would write for all of s. */
 size_t json_escaped_len(struct str s, bool *lossy);
+/* The same for base64, in whole groups. */
+size_t json_base64(struct buf *b, struct str s);
 #endif
