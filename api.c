@@ -210,7 +210,7 @@ static struct str allowed_origin(const struct api *a, const struct conn *c)
 
 void api_note(struct api *a, enum audit_kind kind, const char *text)
 {
-	(void)audit_put(a->audit, &(struct audit_event){.kind = kind, .cmd = str_of(text), .result = "OK"});
+	audit_note(a->audit, kind, NULL, str_of(text), "OK");
 }
 
 /* A change that somebody asked for; value as the seed has it. */
@@ -226,7 +226,7 @@ static void note_change(struct api *a, const struct conn *c, const char *what, s
 
 static void refused(struct api *a, const struct conn *c, enum audit_kind kind, struct str cmd, const char *result)
 {
-	(void)audit_put(a->audit, &(struct audit_event){.kind = kind, .agent = c->agent, .cmd = cmd, .result = result});
+	audit_note(a->audit, kind, c->agent, cmd, result);
 	a->agents->changed = true;
 }
 
@@ -347,7 +347,7 @@ static void failed_login(struct api *a, const unsigned char peer[16])
 	a->agents->total.auth_failures++;
 	a->agents->changed = true;
 	put_address(&b, peer);
-	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_AUTH, .cmd = {b.p, b.n}, .result = "FAILED"});
+	audit_note(a->audit, AUDIT_AUTH, NULL, (struct str){b.p, b.n}, "FAILED");
 }
 
 static void refuse_login(struct api *a, struct conn *c)
@@ -1053,7 +1053,7 @@ static void delete_sandbox(struct api *a, struct conn *c)
 {
 	audit_clear(a->audit);
 	agent_reset(a->agents);
-	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_RESET, .agent = c->agent, .cmd = str_of("sandbox"), .result = "OK"});
+	audit_note(a->audit, AUDIT_RESET, c->agent, str_of("sandbox"), "OK");
 	json_put(conn_object(c), "ok:true message:%s", "sandbox reset");
 	conn_reply_object(&a->conns, c, 200, NULL);
 }

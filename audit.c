@@ -94,7 +94,7 @@ void audit_take(struct audit *a, int fd, const char *why)
 	if (!fits) {
 		static const char text[] = "the log does not end where it was left: lines are missing or changed";
 		warn("%s", text);
-		(void)audit_put(a, &(struct audit_event){.kind = AUDIT_CONFIG, .cmd = str_of(text), .result = "BROKEN"});
+		audit_note(a, AUDIT_CONFIG, NULL, str_of(text), "BROKEN");
 	}
 }
 
@@ -289,6 +289,11 @@ uint64_t audit_put(struct audit *a, const struct audit_event *e)
 		(void)audit_put(a, &(struct audit_event){.kind = AUDIT_EXEC, .agent = e->agent, .run = seq, .result = "NOT_RUN"});
 	}
 	return 0;
+}
+
+void audit_note(struct audit *a, enum audit_kind kind, const char *agent, struct str cmd, const char *result)
+{
+	(void)audit_put(a, &(struct audit_event){.kind = kind, .agent = agent, .cmd = cmd, .result = result}); /* no intent */
 }
 
 /* ---- the ring ---- */

@@ -66,6 +66,8 @@ bool audit_ready(struct audit *a);
 /* Records an event: its number in the log; 0: an intent that could not be written, so that the command
  * must not run. Other events wait in memory while the log can't be written, as far as there is room. */
 uint64_t audit_put(struct audit *a, const struct audit_event *e);
+/* The same of an event that says no more than this. */
+void audit_note(struct audit *a, enum audit_kind kind, const char *agent, struct str cmd, const char *result);
 /* Once a second: what must be asked is in want then. */
 void audit_tick(struct audit *a);
 /* No rows any more; the log stays. */
