@@ -41,14 +41,20 @@ enum {
 
 bool job_init(struct jobs *q, const struct conf *c, struct loop *l, struct audit *audit, struct agents *agents, int wall, uint32_t layers)
 {
+	const size_t cap[JOB_PARTS] = {
+		c->output_limit, c->output_limit, MSG_TEXT_MAX, MSG_FILES_BYTES, TAIL, MSG_FILES_BYTES, CONTENTS, 8 * MSG_FILES_BYTES, DENIED_TEXT,
+	};
+	size_t each = sizeof *q->job;
+
 	*q = (struct jobs){
 		.loop = l, .audit = audit, .agents = agents, .wall = wall, .wall_slot = -1, .layers = layers, .profile = (uint32_t)c->profile,
 		.jobs = 2 * c->max_running, .cells = c->max_running + c->warm_cells, .warm = c->warm_cells,
 		.max_running = c->max_running, .output_limit = c->output_limit,
 		.retry = {.kind = JOB_RETRY, .place = -1}, .answer = {.fd = -1},
 	};
-	size_t each = 2 * q->output_limit + MSG_TEXT_MAX + 2 * MSG_FILES_BYTES + TAIL + CONTENTS + 8 * MSG_FILES_BYTES + DENIED_TEXT;
-	size_t all = q->jobs * (each + sizeof *q->job) + q->cells * sizeof *q->cell + SCRATCH + MSG_ASK_MAX;
+	for (size_t k = 0; k < JOB_PARTS; k++)
+		each += cap[k];
+	size_t all = q->jobs * each + q->cells * sizeof *q->cell + SCRATCH + MSG_ASK_MAX;
 	/* reserved once, touched only as far as output really comes */
 	char *p = sys_memory(all, 1);
 	if (!p)
@@ -60,13 +66,8 @@ bool job_init(struct jobs *q, const struct conf *c, struct loop *l, struct audit
 	p = q->scratch + SCRATCH + MSG_ASK_MAX;
 	for (size_t i = 0; i < q->jobs; i++) {
 		struct job *j = &q->job[i];
-		struct { struct buf *b; size_t cap; } part[] = {
-			{&j->out, q->output_limit}, {&j->err, q->output_limit}, {&j->text, MSG_TEXT_MAX},
-			{&j->files, MSG_FILES_BYTES}, {&j->tail, TAIL}, {&j->want, MSG_FILES_BYTES}, {&j->contents, CONTENTS},
-			{&j->absent, 8 * MSG_FILES_BYTES}, {&j->denied, DENIED_TEXT},
-		};
-		for (size_t k = 0; k < countof(part); p += part[k++].cap)
-			*part[k].b = (struct buf){p, 0, part[k].cap, false};
+		for (size_t k = 0; k < JOB_PARTS; p += cap[k++])
+			j->part[k] = (struct buf){p, 0, cap[k], false};
 		j->timer = (struct timer){.kind = JOB_TIMER, .id = (uint32_t)i, .place = -1};
 		j->id = (uint32_t)i;
 		j->cell = j->put_fd = -1;
@@ -353,15 +354,8 @@ void job_drop(struct jobs *q, struct job *j)
 		record(q, j, "CANCELLED");
 	}
 	j->who->running--;
-	release(&j->out);
-	release(&j->err);
-	release(&j->text);
-	release(&j->files);
-	release(&j->tail);
-	release(&j->want);
-	release(&j->contents);
-	release(&j->absent);
-	release(&j->denied);
+	for (size_t k = 0; k < JOB_PARTS; k++)
+		release(&j->part[k]);
 	if (j->put_fd >= 0)
 		(void)close(j->put_fd); /* in memory */
 	j->put_fd = -1;

@@ -2,6 +2,7 @@
 #ifndef JOB_H
 #define JOB_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "agent.h"
@@ -27,7 +28,7 @@ struct cell {
 /* How a job ended, for the reply; JOB_RAN has a result, JOB_TIMED_OUT mostly. */
 enum job_outcome { JOB_RAN, JOB_TIMED_OUT, JOB_CELL_DIED, JOB_BUSY, JOB_NO_CELL, JOB_NO_LOG, JOB_TOO_LARGE, JOB_DRAINED };
 enum job_state { JOB_FREE, JOB_FILLING, JOB_QUEUED, JOB_RUN, JOB_ENDING, JOB_KILLED, JOB_DONE, JOB_TOLD };
-enum { JOB_OUT_EOF = 1, JOB_ERR_EOF = 2, JOB_RESULT = 4, JOB_ENDED = 7 };
+enum { JOB_OUT_EOF = 1, JOB_ERR_EOF = 2, JOB_RESULT = 4, JOB_ENDED = 7, JOB_PARTS = 9 };
 
 struct job {
 	uint32_t id, conn; /* conn: who waits for it */
@@ -43,25 +44,30 @@ struct job {
 	uint32_t timeout_ms;     /* wall time, counted from the hand-over to the cell */
 	uint64_t start_us, end_us;
 	struct msg_job head;     /* words of text, in order: cwd, argv, environment, allowed programs */
-	struct buf text;
+	union {
+		struct buf part[JOB_PARTS]; /* all of them */
+		struct {
+			struct buf out, err; /* kept; *_bytes counts all */
+			struct buf text;
+			struct buf files;    /* the names, each NUL-terminated */
+			struct buf tail;     /* room for whoever writes the reply */
+			struct buf want;     /* names of files to be given back, NUL-terminated; all: what there is */
+			struct buf contents; /* JSON: an object of what was given back, in base64 */
+			struct buf absent;   /* JSON: an array of names that were not */
+			struct buf denied;   /* JSON: denied.h's array, once the job is done */
+		};
+	};
 	struct str stdin_data;   /* borrowed from the connection, which outlives the job or cancels it */
-	struct buf out, err;     /* kept; *_bytes counts all */
 	uint64_t out_bytes, err_bytes;
 	struct msg_result res;
-	struct buf files;        /* the names, each NUL-terminated */
 	int put_fd;              /* a file with what is to be laid in /tmp before the start, or -1: ours */
-	struct buf want;         /* names of files to be given back, NUL-terminated; all: what there is */
 	uint32_t wants, wanted;  /* how many; the index of the one that is coming */
 	bool want_all, got_any;  /* got_any: its first piece is there */
-	struct buf contents;     /* JSON: an object of what was given back, in base64 */
-	struct buf absent;       /* JSON: an array of names that were not */
-	struct buf denied;       /* JSON: denied.h's array, once the job is done */
 	uint64_t content_bytes;
-	struct buf tail;         /* room for whoever writes the reply */
 	struct timer timer;
-	bool has_result, shell, base64; /* shell: the words are /bin/sh -c TEXT */
- /* base64: how the reply wants the output */
+	bool has_result, shell, base64; /* shell: the words are /bin/sh -c TEXT; base64: how the reply wants the output */
 };
+_Static_assert(offsetof(struct job, denied) == offsetof(struct job, part[JOB_PARTS - 1]), "a part for each");
 
 struct jobs {
 	struct loop *loop;
