@@ -296,12 +296,11 @@ bool agent_load(struct agents *g, struct chain *head, struct str text)
 	struct json_reader r;
 	struct json_token t;
 	char digest[HASH_HEX];
-	size_t at;
 
 	if (text.n < HEAD || memcmp(text.p, magic, sizeof magic - 1) != 0)
 		return false;
 	sha256_hex(in, digest);
-	if (memcmp(text.p + sizeof magic - 1, digest, HASH_HEX) != 0 || json_check(in, &at))
+	if (memcmp(text.p + sizeof magic - 1, digest, HASH_HEX) != 0 || json_check(in, NULL))
 		return false;
 	(void)json_enter(&r, in);
 	while (json_next(&r, &t) != JSON_CLOSE && t.kind != JSON_END) {

@@ -416,10 +416,9 @@ static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *
 		return false;
 	if (!agent)
 		agent = agent_find(a->agents, str_of(c->agent));
-	if (agent && !(c->route && c->route->run == post_exec) && (why = spend_said(a, c, agent, none, (const int64_t[2]){-1, -1}))) {
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, why);
+	if (agent && !(c->route && c->route->run == post_exec) &&
+	    conn_refuse_bad(&a->conns, c, spend_said(a, c, agent, none, (const int64_t[2]){-1, -1})))
 		return false;
-	}
 	uint64_t wait_s = bucket_take(&a->agents->all, 60 * a->conf->max_rps, a->conf->max_rps, a->loop->now);
 	if (wait_s == 0)
 		return true;
@@ -708,6 +707,8 @@ static void get_health(struct api *a, struct conn *c)
 	conn_reply_object(&a->conns, c, 200, NULL);
 }
 
+static const char no_profile[] = "'profile' must be 0, 1, 2, strict, moderate or permissive";
+
 /* A profile's number or name; CONF_PROFILES for what is none. */
 static uint32_t profile_of(const struct json_token *t)
 {
@@ -778,19 +779,17 @@ static void any_policy(struct api *a, struct conn *c)
 	}
 	if (!conn_fields(&a->conns, c, known, countof(known), f))
 		return;
-	for (size_t i = 0; i < countof(known); i++)
-		if (f[i].kind == JSON_END) {
-			conn_refuse(&a->conns, c, E_BAD_REQUEST, known[i].needs);
-			return;
-		}
+	const char *wrong = NULL;
+	for (size_t i = 0; !wrong && i < countof(known); i++)
+		if (f[i].kind == JSON_END)
+			wrong = known[i].needs;
 	struct str pattern = json_unescape(f[2].text);
 	bool add = json_is(f[0].text, "add"), black = json_is(f[1].text, "blacklist");
-	const char *wrong = !add && !json_is(f[0].text, "remove") ? known[0].needs : !black && !json_is(f[1].text, "whitelist") ? known[1].needs :
-	                    policy_edit(a->policy, add, black ? POLICY_BLACK : POLICY_WHITE, pattern);
-	if (wrong) {
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, wrong);
+	if (!wrong)
+		wrong = !add && !json_is(f[0].text, "remove") ? known[0].needs : !black && !json_is(f[1].text, "whitelist") ? known[1].needs :
+		        policy_edit(a->policy, add, black ? POLICY_BLACK : POLICY_WHITE, pattern);
+	if (conn_refuse_bad(&a->conns, c, wrong))
 		return;
-	}
 	tell_lists(a);
 	note_change(a, c, add ? black ? "blacklist_add" : "whitelist_add" : black ? "blacklist_remove" : "whitelist_remove", pattern, 0);
 	save_policy(a, c);
@@ -818,10 +817,8 @@ static void post_test(struct api *a, struct conn *c)
 		return;
 	if (f[1].kind != JSON_END)
 		ask.profile = profile_of(&f[1]);
-	if (f[0].kind == JSON_END || ask.profile == CONF_PROFILES) {
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, f[0].kind == JSON_END ? known[0].needs : "'profile' must be 0, 1, 2, strict, moderate or permissive");
+	if (conn_refuse_bad(&a->conns, c, f[0].kind == JSON_END ? known[0].needs : ask.profile == CONF_PROFILES ? no_profile : NULL))
 		return;
-	}
 	ask.text = json_unescape(f[0].text);
 	if (ask.text.n == 0 || ask.text.n > EXEC_CMD_MAX || memchr(ask.text.p, '\0', ask.text.n)) {
 		conn_refuse(&a->conns, c, E_BAD_REQUEST, "'cmd' must have 1 byte to 64 KiB, and no NUL");
@@ -844,16 +841,14 @@ static void post_test(struct api *a, struct conn *c)
 
 static void post_profile(struct api *a, struct conn *c)
 {
-	static const struct json_field known[] = {{"profile", JSON_END, "'profile' must be 0, 1, 2, strict, moderate or permissive"}};
+	static const struct json_field known[] = {{"profile", JSON_END, ""}};
 	struct json_token f[1];
 
 	if (!conn_fields(&a->conns, c, known, 1, f))
 		return;
 	uint32_t id = profile_of(&f[0]);
-	if (id == CONF_PROFILES) {
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, known[0].needs);
+	if (conn_refuse_bad(&a->conns, c, id == CONF_PROFILES ? no_profile : NULL))
 		return;
-	}
 	const struct conf_profile *p = conf_profile(id);
 	a->conf->profile = id;
 	job_set_profile(a->jobs, id);
@@ -963,10 +958,8 @@ static void post_budget(struct api *a, struct conn *c)
 	                    !json_int(number->text, &v) || v < 0 ? known[of_all ? 2 : 1].needs : of_agent && !conf_is_name(name) ? known[0].needs : NULL;
 	if (!wrong && of_all)
 		wrong = policy_set(a->policy, "default_token_budget", (uint64_t)v);
-	if (wrong) {
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, wrong);
+	if (conn_refuse_bad(&a->conns, c, wrong))
 		return;
-	}
 	if (of_all) {
 		a->conf->default_token_budget = (uint64_t)v;
 		note_change(a, c, "default_budget", str_of(""), v);
@@ -1011,7 +1004,7 @@ static void any_settings(struct api *a, struct conn *c)
 	struct json_field known[countof(settings)];
 	struct json_token f[countof(settings)];
 	int64_t v[countof(settings)];
-	size_t given = 0;
+	const char *wrong = "one of 'max_rate_per_agent', 'timeout_ms' and 'max_rps' is needed";
 
 	if (c->req.method != HTTP_POST) {
 		reply_settings(a, c, NULL);
@@ -1024,17 +1017,12 @@ static void any_settings(struct api *a, struct conn *c)
 	for (size_t i = 0; i < countof(settings); i++) {
 		if (f[i].kind == JSON_END)
 			continue;
-		given++;
-		if (!json_int(f[i].text, &v[i]) || v[i] < 0 || v[i] > settings[i].max) {
-			conn_refuse(&a->conns, c, E_BAD_REQUEST, known[i].needs);
-			return;
-		}
+		wrong = !json_int(f[i].text, &v[i]) || v[i] < 0 || v[i] > settings[i].max ? known[i].needs : NULL;
+		if (wrong)
+			break;
 	}
-	if (!given) {
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, "one of 'max_rate_per_agent', 'timeout_ms' and 'max_rps' is needed");
+	if (conn_refuse_bad(&a->conns, c, wrong))
 		return;
-	}
-	const char *wrong = NULL;
 	for (size_t i = 0; i < countof(settings); i++) {
 		if (f[i].kind == JSON_END)
 			continue;
@@ -1186,15 +1174,9 @@ static void post_password(struct api *a, struct conn *c)
 	if (!conn_fields(&a->conns, c, known, countof(known), f))
 		return;
 	struct str current = json_unescape(f[0].text), fresh = json_unescape(f[1].text);
-	if (str_eq(fresh, CONF_DEFAULT_PASS)) {
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, "this password is published; take another one");
-		return;
-	}
-	if (f[0].kind == JSON_END || fresh.n < 8 || fresh.n > 128 || !is_printable(fresh)) {
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, f[0].kind == JSON_END ? known[0].needs : known[1].needs);
-		return;
-	}
-	if (!may_try(a, c))
+	const char *wrong = str_eq(fresh, CONF_DEFAULT_PASS) ? "this password is published; take another one" :
+	                    f[0].kind == JSON_END ? known[0].needs : fresh.n < 8 || fresh.n > 128 || !is_printable(fresh) ? known[1].needs : NULL;
+	if (conn_refuse_bad(&a->conns, c, wrong) || !may_try(a, c))
 		return;
 	if (a->purpose) {
 		conn_refuse(&a->conns, c, E_BUSY, "another password is being checked");
@@ -1676,23 +1658,13 @@ static bool may_run(struct api *a, struct conn *c, struct agent *who, const stru
 
 static struct agent *read_exec(struct api *a, struct conn *c, struct exec *x)
 {
-	struct str body = {c->body.p, c->body.n};
 	struct agent *who;
-	const char *why;
-	size_t at;
 
-	if (json_check(body, &at)) {
-		conn_refuse(&a->conns, c, E_BAD_JSON, "the body is not valid JSON (RFC 8259)");
+	if (!conn_is_json(&a->conns, c) || conn_refuse_bad(&a->conns, c, exec_read(x, (struct str){c->body.p, c->body.n})))
 		return NULL;
-	}
-	why = exec_read(x, body);
-	if (!why && !(who = register_agent(a, c)))
+	if (!(who = register_agent(a, c)) || conn_refuse_bad(&a->conns, c, spend_said(a, c, who, x->model, x->tokens)))
 		return NULL;
-	if (!why)
-		why = spend_said(a, c, who, x->model, x->tokens);
-	if (why)
-		conn_refuse(&a->conns, c, E_BAD_REQUEST, why);
-	return why ? NULL : who;
+	return who;
 }
 
 /* j: the job that found no place in time, or NULL */

@@ -433,6 +433,13 @@ void conn_refuse(struct conns *a, struct conn *c, enum error e, const char *text
 	conn_refuse_as(a, c, errors[e].status, errors[e].code, errors[e].extra, text);
 }
 
+bool conn_refuse_bad(struct conns *a, struct conn *c, const char *text)
+{
+	if (text)
+		conn_refuse(a, c, E_BAD_REQUEST, text);
+	return text;
+}
+
 void conn_refuse_for(struct conns *a, struct conn *c, enum error e, uint64_t retry_s, const char *text)
 {
 	char extra[64];
@@ -444,19 +451,17 @@ void conn_refuse_for(struct conns *a, struct conn *c, enum error e, uint64_t ret
 	conn_refuse_as(a, c, errors[e].status, errors[e].code, extra, text);
 }
 
+bool conn_is_json(struct conns *a, struct conn *c)
+{
+	bool valid = !json_check((struct str){c->body.p, c->body.n}, NULL);
+	if (!valid)
+		conn_refuse(a, c, E_BAD_JSON, "the body is not valid JSON (RFC 8259)");
+	return valid;
+}
+
 bool conn_fields(struct conns *a, struct conn *c, const struct json_field *known, size_t n, struct json_token *out)
 {
-	struct str body = {c->body.p, c->body.n};
-	size_t at;
-
-	if (json_check(body, &at)) {
-		conn_refuse(a, c, E_BAD_JSON, "the body is not valid JSON (RFC 8259)");
-		return false;
-	}
-	const char *why = json_fields(body, known, n, out);
-	if (why)
-		conn_refuse(a, c, E_BAD_REQUEST, why);
-	return !why;
+	return conn_is_json(a, c) && !conn_refuse_bad(a, c, json_fields((struct str){c->body.p, c->body.n}, known, n, out));
 }
 
 bool conn_large(struct conns *a, struct conn *c)

@@ -115,8 +115,12 @@ struct json_writer *conn_large_object(struct conns *a, struct conn *c);
 void conn_reply_object(struct conns *a, struct conn *c, int status, const char *extra);
 /* The failure as API.md has it. text may carry words from outside. retry_s: for Retry-After, 0: the usual one. */
 void conn_refuse(struct conns *a, struct conn *c, enum error e, const char *text);
+/* E_BAD_REQUEST, where text says what is wrong. False: it is NULL, and nothing is. */
+bool conn_refuse_bad(struct conns *a, struct conn *c, const char *text);
 void conn_refuse_for(struct conns *a, struct conn *c, enum error e, uint64_t retry_s, const char *text);
 void conn_refuse_as(struct conns *a, struct conn *c, int status, const char *code, const char *extra, const char *text);
+/* Whether the body is; if not, that is answered. */
+bool conn_is_json(struct conns *a, struct conn *c);
 /* Reads the body's known fields (json_fields). False: something is wrong with them, and it is answered. */
 bool conn_fields(struct conns *a, struct conn *c, const struct json_field *known, size_t n, struct json_token *out);
 /* Room for a large reply that is no object, in c->body, as above. */

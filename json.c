@@ -229,7 +229,8 @@ const char *json_check(struct str in, size_t *at)
 	struct json_token t;
 	while (json_next(&r, &t) != JSON_END)
 		;
-	*at = r.at;
+	if (at)
+		*at = r.at;
 	return r.error;
 }
 

@@ -33,7 +33,7 @@ enum json_kind json_next(struct json_reader *r, struct json_token *t);
 enum json_kind json_enter(struct json_reader *r, struct str in);
 /* Passes over what t opened, checking it; t->text becomes the whole of it. False on an error. */
 bool json_skip(struct json_reader *r, struct json_token *t);
-/* Checks a whole text: NULL, or what is wrong, with its offset. */
+/* Checks a whole text: NULL, or what is wrong; at, unless NULL, becomes its offset. */
 const char *json_check(struct str in, size_t *at);
 /* A field that is known: JSON_END as its kind takes any; needs is the sentence for a wrong kind. */
 struct json_field { char name[19]; uint8_t kind; /* enum json_kind */ char needs[73]; };
