@@ -1689,59 +1689,63 @@ static void refuse_unlogged(struct api *a, struct conn *c)
 	conn_refuse(&a->conns, c, E_AUDIT, why);
 }
 
-static void post_exec(struct api *a, struct conn *c)
+/* Whether a filled job is one that may run. False: it is answered. */
+static bool may_start(struct api *a, struct conn *c, struct job *j)
 {
 	static struct verdict v;
+
+	exec_judge(a->policy, j, &v);
+	j->would = v.would != POLICY_OK ? policy_code_name(v.would) : NULL;
+	if (v.code != POLICY_OK)
+		refuse_blocked(a, c, j->who, j, &v); /* what it names is in the job's text */
+	else if (a->conf->require_isolation == CONF_KERNEL && strcmp(isolation(a), "kernel") != 0)
+		conn_refuse(&a->conns, c, E_ISOLATION, "this host gives no kernel isolation, and require_isolation asks for it");
+	else if (!audit_ready(a->audit))
+		refuse_unlogged(a, c);
+	else
+		return true;
+	return false;
+}
+
+/* Makes a new job of the request. False: it is none, which is answered. */
+static bool fill_job(struct api *a, struct conn *c, struct exec *x, struct job *j)
+{
+	j->profile = profile_for(a, c);
+	const char *why = exec_fill(x, j, timeout_of(a, conf_profile(j->profile)));
+
+	if (why && x->unfit.n) { /* whoever sends such a thing is remembered */
+		count_blocked(a, j->who);
+		refused(a, c, AUDIT_BLOCK, x->unfit, "BAD_REQUEST");
+	}
+	if (conn_refuse_bad(&a->conns, c, why))
+		return false;
+	if (j->text.full)
+		conn_refuse(&a->conns, c, E_TOO_LARGE, "'argv', 'env' and 'allow' together are larger than 128 KiB");
+	return !j->text.full;
+}
+
+static void post_exec(struct api *a, struct conn *c)
+{
 	struct exec x;
 	struct agent *who = read_exec(a, c, &x);
 	struct job *j;
-	const char *why;
 
 	if (!who || !may_run(a, c, who, &x))
 		return;
 	if (a->conns.draining) {
 		conn_refuse(&a->conns, c, E_DRAINING, "the server is shutting down");
-		return;
-	}
-	if (!(j = job_new(a->jobs, c->id, who))) {
+	} else if (!(j = job_new(a->jobs, c->id, who))) {
 		refuse_busy(a, c, who, &x, NULL);
-		return;
-	}
-	j->profile = profile_for(a, c);
-	why = exec_fill(&x, j, timeout_of(a, conf_profile(j->profile)));
-	if (why || j->text.full) {
-		bool full = j->text.full && !why;
+	} else if (!fill_job(a, c, &x, j) || !may_start(a, c, j)) {
 		job_drop(a->jobs, j);
-		if (x.unfit.n) { /* whoever sends such a thing is remembered */
-			count_blocked(a, who);
-			refused(a, c, AUDIT_BLOCK, x.unfit, "BAD_REQUEST");
-		}
-		conn_refuse(&a->conns, c, full ? E_TOO_LARGE : E_BAD_REQUEST, full ? "'argv', 'env' and 'allow' together are larger than 128 KiB" : why);
-		return;
+	} else {
+		c->job = j->id;
+		c->has_job = true;
+		c->streaming = names(c->req.header[HTTP_ACCEPT], "text/event-stream");
+		a->conns.streams += c->streaming;
+		conn_wait(&a->conns, c);
+		job_start(a->jobs, j);
 	}
-	exec_judge(a->policy, j, &v);
-	j->would = v.would != POLICY_OK ? policy_code_name(v.would) : NULL;
-	if (v.code != POLICY_OK) {
-		refuse_blocked(a, c, who, j, &v); /* what it names is in the job's text */
-		job_drop(a->jobs, j);
-		return;
-	}
-	if (a->conf->require_isolation == CONF_KERNEL && strcmp(isolation(a), "kernel") != 0) {
-		job_drop(a->jobs, j);
-		conn_refuse(&a->conns, c, E_ISOLATION, "this host gives no kernel isolation, and require_isolation asks for it");
-		return;
-	}
-	if (!audit_ready(a->audit)) {
-		job_drop(a->jobs, j);
-		refuse_unlogged(a, c);
-		return;
-	}
-	c->job = j->id;
-	c->has_job = true;
-	c->streaming = names(c->req.header[HTTP_ACCEPT], "text/event-stream");
-	a->conns.streams += c->streaming;
-	conn_wait(&a->conns, c);
-	job_start(a->jobs, j);
 }
 
 /* What stands in the job's own room from there on becomes a piece: where the next one begins. */
