@@ -1391,9 +1391,17 @@ static void pump_events(struct api *a, struct conn *c)
 	} while (c->out.n && conn_push(&a->conns, c) && c->out.n == 0);
 }
 
-static void put_head(struct buf *b, const char *prefix, const char *name, const char *suffix, const char *type, const char *help)
+/* of: "" or "agent_". What only grows is a counter, whose name ends in "_total". */
+static void put_head(struct buf *b, const char *of, const char *name, bool grows, const char *help)
 {
-	buf_printf(b, "# HELP omniarena_%s%s%s %s\n# TYPE omniarena_%s%s%s %s\n", prefix, name, suffix, help, prefix, name, suffix, type);
+	const char *total = grows ? "_total" : "";
+	buf_printf(b, "# HELP omniarena_%s%s%s %s\n# TYPE omniarena_%s%s%s %s\n", of, name, total, help, of, name, total, grows ? "counter" : "gauge");
+}
+
+static void put_metric(struct buf *b, const char *name, bool grows, const char *help, uint64_t v)
+{
+	put_head(b, "", name, grows, help);
+	buf_printf(b, "omniarena_%s%s %llu\n", name, grows ? "_total" : "", (unsigned long long)v);
 }
 
 /* Seconds with six places behind the point. */
@@ -1409,7 +1417,7 @@ static void put_histogram(struct buf *b, const struct totals *t)
 {
 	static const char name[] = "omniarena_exec_duration_seconds";
 	uint64_t n = 0;
-	put_head(b, "", "exec_duration_seconds", "", "histogram", "How long commands took, since the start.");
+	buf_printf(b, "# HELP %s How long commands took, since the start.\n# TYPE %s histogram\n", name, name);
 	for (size_t i = 0; i <= AGENT_BUCKETS; i++) {
 		n += t->took[i];
 		buf_printf(b, "%s_bucket{le=\"", name);
@@ -1427,16 +1435,6 @@ static void put_histogram(struct buf *b, const struct totals *t)
 /* Names and types as prometheus.io's "metric and label naming" has them. */
 static void get_metrics(struct api *a, struct conn *c)
 {
-	const struct { const char *name, *help; uint64_t v; } gauges[] = {
-		{"audit_lost", "Events that found no room while the log can't be written.", a->audit->lost},
-		{"audit_writable", "1 while the log can be written.", !a->audit->why[0]},
-		{"running", "Commands that run.", a->jobs->running},
-		{"queued", "Commands that wait for a jail.", a->jobs->queued},
-		{"warm_cells", "Jails that are ready.", job_ready_cells(a->jobs)},
-		{"connections", "Open connections.", a->conns.open},
-		{"agents", "Known agents.", a->agents->n},
-		{"start_time_seconds", "Unix time of the start.", a->started_s},
-	};
 	size_t n;
 	const struct counter *of = total_counters(&n);
 	struct buf *b = &c->body;
@@ -1444,17 +1442,19 @@ static void get_metrics(struct api *a, struct conn *c)
 	if (!conn_large(&a->conns, c))
 		return;
 	buf_str(b, "# HELP omniarena_build_info The version.\n# TYPE omniarena_build_info gauge\nomniarena_build_info{version=\"" CONF_VERSION "\"} 1\n");
-	for (size_t i = 0; i < countof(gauges); i++) {
-		put_head(b, "", gauges[i].name, "", "gauge", gauges[i].help);
-		buf_printf(b, "omniarena_%s %llu\n", gauges[i].name, (unsigned long long)gauges[i].v);
-	}
-	for (size_t i = 0; i < n; i++) {
-		put_head(b, "", of[i].name, "_total", "counter", of[i].help);
-		buf_printf(b, "omniarena_%s_total %llu\n", of[i].name, (unsigned long long)counter_of(&a->agents->total, &of[i]));
-	}
+	put_metric(b, "audit_lost", false, "Events that found no room while the log can't be written.", a->audit->lost);
+	put_metric(b, "audit_writable", false, "1 while the log can be written.", !a->audit->why[0]);
+	put_metric(b, "running", false, "Commands that run.", a->jobs->running);
+	put_metric(b, "queued", false, "Commands that wait for a jail.", a->jobs->queued);
+	put_metric(b, "warm_cells", false, "Jails that are ready.", job_ready_cells(a->jobs));
+	put_metric(b, "connections", false, "Open connections.", a->conns.open);
+	put_metric(b, "agents", false, "Known agents.", a->agents->n);
+	put_metric(b, "start_time_seconds", false, "Unix time of the start.", a->started_s);
+	for (size_t i = 0; i < n; i++)
+		put_metric(b, of[i].name, true, of[i].help, counter_of(&a->agents->total, &of[i]));
 	of = agent_counters(&n);
 	for (size_t i = 0; i < n; i++) {
-		put_head(b, "agent_", of[i].name, "_total", "counter", of[i].help);
+		put_head(b, "agent_", of[i].name, true, of[i].help);
 		for (size_t k = 0; k < a->agents->n; k++)
 			buf_printf(b, "omniarena_agent_%s_total{agent=\"%s\"} %llu\n", of[i].name, a->agents->agent[k].name,
 			           (unsigned long long)counter_of(&a->agents->agent[k], &of[i]));
