@@ -357,28 +357,16 @@ int http_dechunk(struct http_chunks *c, const char *in, size_t *n, struct buf *o
 
 void http_head(struct buf *b, const struct http_reply *r)
 {
-	buf_str(b, "HTTP/1.1 ");
-	buf_uint(b, (uint64_t)r->status);
-	buf_str(b, " ");
-	buf_str(b, http_reason(r->status));
-	if (r->date) {
-		buf_str(b, "\r\nDate: ");
-		buf_str(b, r->date);
-	}
-	if (r->type) {
-		buf_str(b, "\r\nContent-Type: ");
-		buf_str(b, r->type);
-	}
-	if (r->status != 204 && !r->stream) { /* RFC 9110 section 8.6 forbids a length there */
-		buf_str(b, "\r\nContent-Length: ");
-		buf_uint(b, r->length);
-	}
-	buf_str(b, "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
-	if (r->origin.n) {
-		buf_str(b, "Access-Control-Allow-Origin: ");
-		buf_put(b, r->origin.p, r->origin.n);
-		buf_str(b, "\r\nVary: Origin\r\n");
-	}
+	buf_printf(b, "HTTP/1.1 %d %s\r\n", r->status, http_reason(r->status));
+	if (r->date)
+		buf_printf(b, "Date: %s\r\n", r->date);
+	if (r->type)
+		buf_printf(b, "Content-Type: %s\r\n", r->type);
+	if (r->status != 204 && !r->stream) /* RFC 9110 section 8.6 forbids a length there */
+		buf_printf(b, "Content-Length: %llu\r\n", (unsigned long long)r->length);
+	buf_str(b, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
+	if (r->origin.n)
+		buf_printf(b, "Access-Control-Allow-Origin: %.*s\r\nVary: Origin\r\n", (int)r->origin.n, r->origin.p);
 	if (r->extra)
 		buf_str(b, r->extra);
 	if (r->close)
