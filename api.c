@@ -230,6 +230,16 @@ static void refused(struct api *a, const struct conn *c, enum audit_kind kind, s
 	a->agents->changed = true;
 }
 
+/* Too much, for its agent (who may be NULL) or in all. */
+static void refuse_rate(struct api *a, struct conn *c, struct agent *who, struct str cmd, enum error e, uint64_t retry_s, const char *text)
+{
+	if (who)
+		who->rate_limited++;
+	a->agents->total.rate_limited++;
+	refused(a, c, AUDIT_RATE, cmd, e == E_AGENTS ? "AGENTS" : "RATE_LIMIT");
+	conn_refuse_for(&a->conns, c, e, retry_s, text);
+}
+
 /* ---- checks, in their order ---- */
 
 static void preflight(struct api *a, struct conn *c)
@@ -316,11 +326,8 @@ static struct agent *register_agent(struct api *a, struct conn *c)
 {
 	uint64_t retry_s;
 	struct agent *who = agent_admit(a->agents, a->conf, str_of(c->agent), a->loop->now, &retry_s);
-	if (!who) {
-		a->agents->total.rate_limited++;
-		refused(a, c, AUDIT_RATE, c->req.path, "AGENTS");
-		conn_refuse_for(&a->conns, c, E_AGENTS, retry_s, "too many agents; one makes room when it has no budget and was idle for an hour");
-	}
+	if (!who)
+		refuse_rate(a, c, NULL, c->req.path, E_AGENTS, retry_s, "too many agents; one makes room when it has no budget and was idle for an hour");
 	return who;
 }
 
@@ -420,14 +427,9 @@ static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *
 	    conn_refuse_bad(&a->conns, c, spend_said(a, c, agent, none, (const int64_t[2]){-1, -1})))
 		return false;
 	uint64_t wait_s = bucket_take(&a->agents->all, 60 * a->conf->max_rps, a->conf->max_rps, a->loop->now);
-	if (wait_s == 0)
-		return true;
-	a->agents->total.rate_limited++;
-	if (agent)
-		agent->rate_limited++;
-	refused(a, c, AUDIT_RATE, c->req.path, "RATE_LIMIT");
-	conn_refuse_for(&a->conns, c, E_RATE, wait_s, "too many requests a second (max_rps)");
-	return false;
+	if (wait_s)
+		refuse_rate(a, c, agent, c->req.path, E_RATE, wait_s, "too many requests a second (max_rps)");
+	return wait_s == 0;
 }
 
 static void refuse_method(struct api *a, struct conn *c)
@@ -1641,10 +1643,7 @@ static bool may_run(struct api *a, struct conn *c, struct agent *who, const stru
 	uint64_t wait_s = agent_take(who, rate_limit(a, who->name), a->loop->now), budget = agent_budget(who, a->conf);
 
 	if (wait_s) {
-		who->rate_limited++;
-		a->agents->total.rate_limited++;
-		refused(a, c, AUDIT_RATE, command_of(x), "RATE_LIMIT");
-		conn_refuse_for(&a->conns, c, E_RATE, wait_s, "too many commands a minute for this agent (max_rate_per_agent)");
+		refuse_rate(a, c, who, command_of(x), E_RATE, wait_s, "too many commands a minute for this agent (max_rate_per_agent)");
 		return false;
 	}
 	if (budget == 0 || who->tokens_in + who->tokens_out < budget)
