@@ -276,9 +276,8 @@ static const char *identify(struct api *a, struct conn *c, const struct conf_age
 
 static bool is_printable(struct str s)
 {
-	size_t bad;
-	for (size_t len; s.n; s.p += len, s.n -= len) {
-		if ((unsigned char)s.p[0] < ' ' || s.p[0] == 0x7f || (len = utf8_next(s, &bad)) == 0)
+	for (int len; s.n; s.p += len, s.n -= (size_t)len) {
+		if ((unsigned char)s.p[0] < ' ' || s.p[0] == 0x7f || (len = utf8_next(s)) < 0)
 			return false;
 		if (len == 2 && (unsigned char)s.p[0] == 0xc2 && (unsigned char)s.p[1] < 0xa0)
 			return false; /* control characters as well */
@@ -1822,12 +1821,11 @@ static void reply_result(struct api *a, struct conn *c, struct job *j)
 /* How much of s ends with a whole character; all of it when nothing can follow, or when it is no UTF-8 anyway. */
 static size_t whole(struct str s, bool ended)
 {
-	size_t bad;
 	for (size_t back = 1; !ended && back <= 3 && back <= s.n; back++) {
 		struct str last = {s.p + s.n - back, back};
 		unsigned char lead = (unsigned char)last.p[0];
 		if (lead >= 0xc0)
-			return utf8_next(last, &bad) == 0 && bad == back ? s.n - back : s.n;
+			return utf8_next(last) == -(int)back ? s.n - back : s.n;
 	}
 	return s.n;
 }

@@ -18,50 +18,48 @@ static void blanks(struct json_reader *r)
 		r->at++;
 }
 
-static bool hex4(const char *p, uint32_t *v)
+/* The value of four hexadecimal digits, or -1. */
+static int32_t hex4(const char *p)
 {
-	*v = 0;
+	int32_t v = 0;
 	for (int i = 0; i < 4; i++) {
 		char c = p[i];
-		uint32_t d = c >= '0' && c <= '9' ? (uint32_t)(c - '0') :
-		             c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a' + 10) :
-		             c >= 'A' && c <= 'F' ? (uint32_t)(c - 'A' + 10) : 16;
-		if (d == 16)
-			return false;
-		*v = *v << 4 | d;
+		int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+		if (d < 0)
+			return -1;
+		v = v << 4 | d;
 	}
-	return true;
+	return v;
 }
 
-/* The escape at p[0] == '\\' with n bytes left: its length and the code point, or 0. */
-static size_t escape(const char *p, size_t n, uint32_t *cp)
+struct escaped { uint32_t len; int32_t cp; };
+
+/* The escape at p[0] == '\\' with n bytes left: its length, 0 for none, and the code point. */
+static struct escaped escape(const char *p, size_t n)
 {
 	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+	const struct escaped none = {0, 0};
 	const char *at;
-	uint32_t low;
+	int32_t cp, low;
 
 	if (n < 2)
-		return 0;
-	if (p[1] && (at = strchr(from, p[1]))) {
-		*cp = (unsigned char)to[at - from];
-		return 2;
-	}
-	if (p[1] != 'u' || n < 6 || !hex4(p + 2, cp) || (*cp >= 0xdc00 && *cp <= 0xdfff))
-		return 0;
-	if (*cp < 0xd800 || *cp > 0xdbff)
-		return 6;
+		return none;
+	if (p[1] && (at = strchr(from, p[1])))
+		return (struct escaped){2, to[at - from]};
+	if (p[1] != 'u' || n < 6 || (cp = hex4(p + 2)) < 0 || (cp >= 0xdc00 && cp <= 0xdfff))
+		return none;
+	if (cp < 0xd800 || cp > 0xdbff)
+		return (struct escaped){6, cp};
 	/* a high surrogate means something only with the low one behind it (section 7) */
-	if (n < 12 || p[6] != '\\' || p[7] != 'u' || !hex4(p + 8, &low) || low < 0xdc00 || low > 0xdfff)
-		return 0;
-	*cp = 0x10000 + ((*cp - 0xd800) << 10) + (low - 0xdc00);
-	return 12;
+	if (n < 12 || p[6] != '\\' || p[7] != 'u' || (low = hex4(p + 8)) < 0xdc00 || low > 0xdfff)
+		return none;
+	return (struct escaped){12, 0x10000 + ((cp - 0xd800) << 10) + (low - 0xdc00)};
 }
 
 /* At an opening quote: the raw text between the quotes. */
 static bool string(struct json_reader *r, struct str *out)
 {
-	size_t start = ++r->at, len, bad;
-	uint32_t cp;
+	size_t start = ++r->at;
 
 	for (;;) {
 		struct str rest = {r->in.p + r->at, r->in.n - r->at};
@@ -72,11 +70,10 @@ static bool string(struct json_reader *r, struct str *out)
 			break;
 		if (c < 0x20)
 			return fail(r, "control character in a string");
-		if (c == '\\' && !(len = escape(rest.p, rest.n, &cp)))
-			return fail(r, "bad escape in a string");
-		if (c != '\\' && !(len = utf8_next(rest, &bad)))
-			return fail(r, "invalid UTF-8 in a string");
-		r->at += len;
+		int len = c == '\\' ? (int)escape(rest.p, rest.n).len : utf8_next(rest);
+		if (len <= 0)
+			return fail(r, c == '\\' ? "bad escape in a string" : "invalid UTF-8 in a string");
+		r->at += (size_t)len;
 	}
 	*out = (struct str){r->in.p + start, r->at - start};
 	r->at++;
@@ -274,29 +271,26 @@ struct str json_unescape(struct str raw)
 {
 	/* an escape is never shorter than what it stands for, so this can be done in place */
 	char *out = (char *)raw.p;
-	size_t o = 0, len;
-	uint32_t cp;
+	size_t o = 0;
 
 	for (size_t i = 0; i < raw.n;) {
-		if (raw.p[i] != '\\' || !(len = escape(raw.p + i, raw.n - i, &cp))) {
-			out[o++] = raw.p[i++];
-			continue;
-		}
-		i += len;
-		o += utf8_write(out + o, cp);
+		struct escaped e = {0, 0};
+		if (raw.p[i] == '\\')
+			e = escape(raw.p + i, raw.n - i);
+		if (e.len)
+			o += utf8_write(out + o, (uint32_t)e.cp);
+		else
+			out[o++] = raw.p[i];
+		i += e.len ? e.len : 1;
 	}
 	return (struct str){raw.p, o};
 }
 
 bool json_is(struct str s, const char *name)
 {
-	size_t len;
-	for (; s.n; s.p += len, s.n -= len, name++) {
-		uint32_t cp = (unsigned char)s.p[0];
-		len = 1;
-		if (cp == '\\' && !(len = escape(s.p, s.n, &cp)))
-			return false;
-		if (*name == '\0' || cp != (unsigned char)*name)
+	for (struct escaped e; s.n; s.p += e.len, s.n -= e.len, name++) {
+		e = s.p[0] == '\\' ? escape(s.p, s.n) : (struct escaped){1, (unsigned char)s.p[0]};
+		if (!e.len || *name == '\0' || e.cp != (unsigned char)*name)
 			return false;
 	}
 	return *name == '\0';
@@ -330,7 +324,6 @@ static size_t escape_one(struct str s, char out[8], size_t *used, bool *lossy)
 	static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt", hex[] = "0123456789abcdef";
 	unsigned char c = (unsigned char)s.p[0];
 	const char *at = c ? strchr(from, (char)c) : NULL;
-	size_t bad, n;
 
 	*used = 1;
 	if (at) {
@@ -349,12 +342,12 @@ static size_t escape_one(struct str s, char out[8], size_t *used, bool *lossy)
 		out[5] = hex[c & 15];
 		return 6;
 	}
-	if ((n = utf8_next(s, &bad))) {
-		*used = n;
-		memcpy(out, s.p, n);
-		return n;
+	int n = utf8_next(s);
+	*used = (size_t)(n < 0 ? -n : n);
+	if (n > 0) {
+		memcpy(out, s.p, *used);
+		return *used;
 	}
-	*used = bad;
 	*lossy = true;
 	memcpy(out, "\xef\xbf\xbd", 3);
 	return 3;
@@ -388,20 +381,15 @@ size_t json_escape(struct buf *b, struct str s, bool *lossy)
 
 size_t json_escaped_len(struct str s, bool *lossy)
 {
-	size_t len = 0, used;
-	char one[8];
+	char room[256];
+	size_t len = 0;
 
-	for (size_t at = 0; at < s.n;) {
-		struct str rest = {s.p + at, s.n - at};
-		size_t n = plain(rest);
-		len += n;
-		at += n;
-		if (n == rest.n)
-			break;
-		rest.p += n;
-		rest.n -= n;
-		len += escape_one(rest, one, &used, lossy);
-		at += used;
+	while (s.n) {
+		struct buf b = {room, 0, sizeof room, false};
+		size_t used = json_escape(&b, s, lossy);
+		s.p += used;
+		s.n -= used;
+		len += b.n;
 	}
 	return len;
 }

@@ -236,17 +236,16 @@ long base64_decode(struct str in, char *out)
 	return (long)o;
 }
 
-size_t utf8_next(struct str s, size_t *bad)
+int utf8_next(struct str s)
 {
 	const unsigned char *u = (const unsigned char *)s.p;
 	unsigned lo = 0x80, hi = 0xbf, c = u[0];
-	size_t len;
+	int len;
 
-	*bad = 1;
 	if (c < 0x80)
 		return 1;
 	if (c < 0xc2 || c > 0xf4)
-		return 0;
+		return -1;
 	len = c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
 	/* the second byte's range shuts out overlong forms, surrogates and what lies past U+10FFFF */
 	if (c == 0xe0)
@@ -257,11 +256,9 @@ size_t utf8_next(struct str s, size_t *bad)
 		lo = 0x90;
 	else if (c == 0xf4)
 		hi = 0x8f;
-	for (size_t i = 1; i < len; i++, lo = 0x80, hi = 0xbf) {
-		if (i >= s.n || u[i] < lo || u[i] > hi)
-			return 0;
-		*bad = i + 1;
-	}
+	for (int i = 1; i < len; i++, lo = 0x80, hi = 0xbf)
+		if ((size_t)i >= s.n || u[i] < lo || u[i] > hi)
+			return -i;
 	return len;
 }
 

@@ -54,9 +54,9 @@ long base64_decode(struct str in, char *out);
 /* Writes four letters for 1 to 3 bytes. */
 void base64_group(const unsigned char *in, size_t n, char out[4]);
 
-/* Length of the well-formed UTF-8 sequence at the start of s (Unicode 15, table 3-7), or 0.
- * With 0, *bad is the length of the ill-formed part to replace by one U+FFFD (at least 1). */
-size_t utf8_next(struct str s, size_t *bad);
+/* Length of the well-formed UTF-8 sequence at the start of s, which is not empty (Unicode 15, table 3-7); else, below
+ * zero, that of the ill-formed part to replace by one U+FFFD (at least 1). */
+int utf8_next(struct str s);
 
 /* CLOCK_MONOTONIC in milliseconds, microseconds. */
 uint64_t now_ms(void);

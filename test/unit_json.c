@@ -98,12 +98,14 @@ static const char *written(struct str s, size_t cap)
 	static char out[8192], whole[8192];
 	struct buf b = {out, 0, sizeof out, false}, all = {whole, 0, sizeof whole, false};
 	struct json_writer w = {.b = &b};
-	size_t at, bad, used;
+	size_t at, used;
 	bool clean = json_string(&w, s), valid = true, lossy = false;
 
-	for (struct str rest = s; rest.n; rest.p += used, rest.n -= used)
-		if (!(used = utf8_next(rest, &bad)))
-			valid = false, used = bad;
+	for (struct str rest = s; rest.n; rest.p += used, rest.n -= used) {
+		int len = utf8_next(rest);
+		valid = valid && len > 0;
+		used = (size_t)(len > 0 ? len : -len);
+	}
 	if (b.full || json_check((struct str){b.p, b.n}, &at))
 		return "is no JSON";
 	if (clean != valid)
