@@ -233,11 +233,11 @@ void conn_wait(struct conns *a, struct conn *c)
 
 /* ---- replies ---- */
 
-static uint64_t piece_len(const struct piece *p, bool *lossy)
+static uint64_t piece_len(const struct piece *p)
 {
 	switch (p->kind) {
 	case PIECE_JSON:
-		return json_escaped_len(p->raw, lossy) + 2;
+		return json_escaped_len(p->raw, NULL) + 2;
 	case PIECE_BASE64:
 		return (p->raw.n + 2) / 3 * 4 + 2;
 	default:
@@ -264,7 +264,6 @@ static size_t put_file(struct conn *c, size_t want)
 static void fill(struct conn *c)
 {
 	struct buf *b = &c->out;
-	bool lossy = false;
 
 	for (; c->piece_at < c->pieces; c->piece_at++, c->quoted = false) {
 		struct piece *p = &c->piece[c->piece_at];
@@ -286,7 +285,7 @@ static void fill(struct conn *c)
 			used = p->raw.n < b->cap - b->n ? p->raw.n : b->cap - b->n;
 			buf_put(b, p->raw.p, used);
 		} else {
-			used = p->kind == PIECE_JSON ? json_escape(b, p->raw, &lossy) : json_base64(b, p->raw);
+			used = p->kind == PIECE_JSON ? json_escape(b, p->raw, NULL) : json_base64(b, p->raw);
 		}
 		p->raw.p += used;
 		p->raw.n -= used;
@@ -359,17 +358,19 @@ void conn_piece(struct conn *c, int kind, struct str raw)
 	c->piece[c->pieces++] = (struct piece){kind, raw};
 }
 
+static void put_head(struct conns *a, struct conn *c, int status, const char *type, const char *extra, bool stream)
+{
+	c->close = c->close || stream || !c->req.keep_alive || a->draining;
+	struct http_reply r = {.status = status, .type = type, .date = date(a), .extra = extra, .origin = c->origin, .close = c->close,
+	                       .http10 = c->req.http10, .stream = stream};
+	for (size_t i = 0; i < c->pieces; i++)
+		r.length += piece_len(&c->piece[i]);
+	http_head(&c->out, &r);
+}
+
 void conn_reply(struct conns *a, struct conn *c, int status, const char *type, const char *extra)
 {
-	bool lossy = false;
-	struct http_reply r = {.status = status, .type = type, .date = date(a), .extra = extra,
-	                       .origin = c->origin, .http10 = c->req.http10};
-
-	for (size_t i = 0; i < c->pieces; i++)
-		r.length += piece_len(&c->piece[i], &lossy);
-	c->close = c->close || !c->req.keep_alive || a->draining;
-	r.close = c->close;
-	http_head(&c->out, &r);
+	put_head(a, c, status, type, extra, false);
 	if (c->req.method == HTTP_HEAD)
 		c->pieces = 0;
 	c->st = CONN_SEND;
@@ -478,14 +479,11 @@ bool conn_large(struct conns *a, struct conn *c)
 
 void conn_stream(struct conns *a, struct conn *c)
 {
-	struct http_reply r = {.status = 200, .type = "text/event-stream", .date = date(a), .origin = c->origin, .http10 = c->req.http10,
-	                       .close = true, .stream = true};
-	c->close = true;
 	a->streams += !c->streaming;
 	c->streaming = true;
 	c->stalled = false;
 	c->out_at = c->err_at = 0;
-	http_head(&c->out, &r);
+	put_head(a, c, 200, "text/event-stream", NULL, true);
 	c->st = CONN_STREAM;
 	loop_timer(a->loop, &c->timer, CONN_BEAT_MS);
 }

@@ -348,7 +348,8 @@ static size_t escape_one(struct str s, char out[8], size_t *used, bool *lossy)
 		memcpy(out, s.p, *used);
 		return *used;
 	}
-	*lossy = true;
+	if (lossy)
+		*lossy = true;
 	memcpy(out, "\xef\xbf\xbd", 3);
 	return 3;
 }

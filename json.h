@@ -70,7 +70,7 @@ void json_put_string(struct json_writer *w, const char *key, struct str s);
 void json_put_number(struct json_writer *w, const char *key, int64_t v);
 
 /* The escaped form of s, without quotes, as far as it fits whole into b, which never becomes
- * full: the bytes of s used. *lossy is set when something was replaced. */
+ * full: the bytes of s used. *lossy, unless NULL, is set when something was replaced. */
 size_t json_escape(struct buf *b, struct str s, bool *lossy);
 /* How many bytes json_escape would write for all of s. */
 size_t json_escaped_len(struct str s, bool *lossy);
