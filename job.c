@@ -110,17 +110,21 @@ static void cell_end(struct jobs *q, struct cell *c)
 	c->st = c->gone ? CELL_FREE : CELL_DYING;
 }
 
+bool job_ask(struct jobs *q, enum msg_type type, uint32_t what, uint32_t id, struct str text)
+{
+	const struct msg_ask ask = {.type = type, .id = id, .profile = what, .bytes = (uint32_t)text.n};
+	return !q->lost && msg_send(q->wall, &ask, sizeof ask, text.p, text.n, NULL, 0, MSG_DONTWAIT) == 0;
+}
+
 /* In case process 1 does not notice, or can't: the warden makes sure. */
 static void cell_kill(struct jobs *q, struct cell *c)
 {
-	const struct msg_ask ask = {.type = MSG_KILL, .id = c->id};
-	(void)msg_send(q->wall, &ask, sizeof ask, NULL, 0, NULL, 0, MSG_DONTWAIT); /* the close above did it already */
+	(void)job_ask(q, MSG_KILL, 0, c->id, (struct str){NULL, 0}); /* the close above did it already */
 }
 
 static bool cell_ask(struct jobs *q, struct cell *c, uint32_t profile)
 {
-	const struct msg_ask ask = {.type = MSG_BUILD, .id = c->id + 256, .profile = profile};
-	if (msg_send(q->wall, &ask, sizeof ask, NULL, 0, NULL, 0, MSG_DONTWAIT) < 0)
+	if (!job_ask(q, MSG_BUILD, profile, c->id + 256, (struct str){NULL, 0}))
 		return false; /* full: the next turn asks again */
 	c->id += 256; /* next generation */
 	c->gone = false;
@@ -202,12 +206,6 @@ void job_set_lists(struct jobs *q, struct str text, uint32_t forbidden, uint32_t
 void job_set_profile(struct jobs *q, uint32_t profile)
 {
 	q->profile = profile;
-}
-
-bool job_ask(struct jobs *q, enum msg_type type, uint32_t what, uint32_t id, struct str text)
-{
-	const struct msg_ask ask = {.type = type, .id = id, .profile = what, .bytes = (uint32_t)text.n};
-	return !q->lost && msg_send(q->wall, &ask, sizeof ask, text.p, text.n, NULL, 0, MSG_DONTWAIT) == 0;
 }
 
 /* ---- jobs ---- */
