@@ -1211,11 +1211,8 @@ static void take_password(struct api *a, const struct conn *c)
 
 static void reply_password(struct api *a, struct conn *c, const char *unsaved)
 {
-	char why[160];
-
 	if (*unsaved) {
-		(void)text_printf(why, sizeof why, "the password was not changed: %s", unsaved);
-		conn_refuse(&a->conns, c, E_INTERNAL, why);
+		conn_refuse_why(&a->conns, c, E_INTERNAL, "the password was not changed:", unsaved);
 		return;
 	}
 	json_put(conn_object(c), "ok:true default_credentials:%hhd", conf_default_credentials(a->conf));
@@ -1306,12 +1303,11 @@ static void reply_export(struct api *a, struct conn *c, int fd, const char *why)
 {
 	static const char newline = '\n';
 	struct stat st;
-	char text[160], last;
+	char last;
 	int64_t n;
 
 	if (fd < 0 || fstat(fd, &st) < 0) {
-		(void)text_printf(text, sizeof text, "the log can't be read: %s", fd < 0 ? why : strerror(errno));
-		conn_refuse(&a->conns, c, E_AUDIT, text);
+		conn_refuse_why(&a->conns, c, E_AUDIT, "the log can't be read:", fd < 0 ? why : strerror(errno));
 		return;
 	}
 	for (n = st.st_size; n && pread(fd, &last, 1, n - 1) == 1 && last != newline;) /* a line that is being written */
@@ -1682,9 +1678,7 @@ static void refuse_busy(struct api *a, struct conn *c, struct agent *who, const 
 
 static void refuse_unlogged(struct api *a, struct conn *c)
 {
-	char why[192];
-	(void)text_printf(why, sizeof why, "the audit log can't be written, and nothing runs without it: %s", a->audit->why); /* fits */
-	conn_refuse(&a->conns, c, E_AUDIT, why);
+	conn_refuse_why(&a->conns, c, E_AUDIT, "the audit log can't be written, and nothing runs without it:", a->audit->why);
 }
 
 /* Whether a filled job is one that may run. False: it is answered. */
@@ -1889,7 +1883,6 @@ static void pump_exec(struct api *a, struct conn *c)
 void api_job_done(struct api *a, struct job *j)
 {
 	struct conn *c = conn_find(&a->conns, j->conn);
-	char why[160];
 
 	if (!c || (c->st != CONN_WAIT && c->st != CONN_STREAM)) {
 		job_drop(a->jobs, j);
@@ -1920,8 +1913,7 @@ void api_job_done(struct api *a, struct job *j)
 		refuse_unlogged(a, c);
 		break;
 	case JOB_NO_CELL:
-		(void)text_printf(why, sizeof why, "no jail could be made: %s", a->jobs->lost ? "the warden is gone" : a->jobs->why);
-		conn_refuse(&a->conns, c, E_ISOLATION, why);
+		conn_refuse_why(&a->conns, c, E_ISOLATION, "no jail could be made:", a->jobs->lost ? "the warden is gone" : a->jobs->why);
 		break;
 	}
 	process(a, c); /* what was pipelined behind it */

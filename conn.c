@@ -441,6 +441,13 @@ bool conn_refuse_bad(struct conns *a, struct conn *c, const char *text)
 	return text;
 }
 
+void conn_refuse_why(struct conns *a, struct conn *c, enum error e, const char *text, const char *why)
+{
+	char both[192];
+	(void)text_printf(both, sizeof both, "%s %s", text, why); /* fits */
+	conn_refuse(a, c, e, both);
+}
+
 void conn_refuse_for(struct conns *a, struct conn *c, enum error e, uint64_t retry_s, const char *text)
 {
 	char extra[64];

@@ -117,6 +117,8 @@ void conn_reply_object(struct conns *a, struct conn *c, int status, const char *
 void conn_refuse(struct conns *a, struct conn *c, enum error e, const char *text);
 /* E_BAD_REQUEST, where text says what is wrong. False: it is NULL, and nothing is. */
 bool conn_refuse_bad(struct conns *a, struct conn *c, const char *text);
+/* The text, which ends in ':', and why; both together shorter than 192 bytes. */
+void conn_refuse_why(struct conns *a, struct conn *c, enum error e, const char *text, const char *why);
 void conn_refuse_for(struct conns *a, struct conn *c, enum error e, uint64_t retry_s, const char *text);
 void conn_refuse_as(struct conns *a, struct conn *c, int status, const char *code, const char *extra, const char *text);
 /* Whether the body is; if not, that is answered. */
