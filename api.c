@@ -285,16 +285,31 @@ static bool is_printable(struct str s)
 	return true;
 }
 
-/* What the agent spent since it last said; model: .p NULL and tokens: -1 where nothing is said. */
-static const char *spend(struct api *a, struct agent *who, struct str model, const int64_t tokens[2])
+static void add_tokens(uint64_t *sum, uint64_t more)
 {
-	uint64_t *sum[] = {&who->tokens_in, &who->tokens_out};
+	const uint64_t most = 1ull << 53;
+	*sum = *sum + more < most ? *sum + more : most;
+}
 
+/* What the agent spent since it last said: by the body (model: .p NULL and body: -1 where it says nothing), else by the
+ * headers. NULL, or what is wrong. */
+static const char *spend(struct api *a, struct conn *c, struct agent *who, struct str model, const int64_t body[2])
+{
+	uint64_t tokens[2] = {0, 0};
+
+	for (int i = 0; i < 2; i++) {
+		struct str h = c->req.header[HTTP_X_TOKENS_IN + i];
+		if (h.p && !str_uint(h, 1ull << 53, &tokens[i]))
+			return "X-Tokens-In and X-Tokens-Out must be whole numbers";
+		if (body[i] >= 0)
+			tokens[i] = (uint64_t)body[i];
+	}
+	if (!model.p)
+		model = c->req.header[HTTP_X_MODEL];
 	if (model.p && (model.n > AGENT_MODEL_MAX || !is_printable(model)))
 		return "the model's name must have at most 64 printable characters";
-	for (int i = 0; i < 2; i++)
-		if (tokens[i] > 0)
-			*sum[i] = *sum[i] + (uint64_t)tokens[i] < 1ull << 53 ? *sum[i] + (uint64_t)tokens[i] : 1ull << 53;
+	add_tokens(&who->tokens_in, tokens[0]);
+	add_tokens(&who->tokens_out, tokens[1]);
 	if (model.p) {
 		memset(who->model, 0, sizeof who->model);
 		memcpy(who->model, model.p, model.n);
@@ -303,21 +318,6 @@ static const char *spend(struct api *a, struct agent *who, struct str model, con
 	who->seen_ms = a->loop->now;
 	a->agents->changed = true;
 	return NULL;
-}
-
-/* The same, with the request's headers where the body says nothing. */
-static const char *spend_said(struct api *a, struct conn *c, struct agent *who, struct str model, const int64_t body[2])
-{
-	int64_t tokens[2] = {body[0], body[1]};
-	for (int i = 0; i < 2; i++) {
-		struct str h = c->req.header[HTTP_X_TOKENS_IN + i];
-		uint64_t v;
-		if (h.p && !str_uint(h, 1ull << 53, &v))
-			return "X-Tokens-In and X-Tokens-Out must be whole numbers";
-		if (h.p && tokens[i] < 0)
-			tokens[i] = (int64_t)v;
-	}
-	return spend(a, who, model.p ? model : c->req.header[HTTP_X_MODEL], tokens);
 }
 
 /* The agent of a request, registered if it is new. NULL: there is no place, which is answered. */
@@ -423,7 +423,7 @@ static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *
 	if (!agent)
 		agent = agent_find(a->agents, str_of(c->agent));
 	if (agent && !(c->route && c->route->run == post_exec) &&
-	    conn_refuse_bad(&a->conns, c, spend_said(a, c, agent, none, (const int64_t[2]){-1, -1})))
+	    conn_refuse_bad(&a->conns, c, spend(a, c, agent, none, (const int64_t[2]){-1, -1})))
 		return false;
 	uint64_t wait_s = bucket_take(&a->agents->all, 60 * a->conf->max_rps, a->conf->max_rps, a->loop->now);
 	if (wait_s)
@@ -1231,17 +1231,19 @@ static struct str parameter(struct str query, const char *name)
 	return (struct str){NULL, 0};
 }
 
-/* Numbers that the query may have; absent ones stay as they are. False: one is wrong, which is answered. */
+/* A number that the query may have; an absent one stays as it is. False: it is wrong, which is answered. */
+static bool number(struct api *a, struct conn *c, struct str s, uint64_t *v)
+{
+	bool fine = !s.p || str_uint(s, INT64_MAX, v);
+	if (!fine)
+		conn_refuse(&a->conns, c, E_BAD_REQUEST, "'after', 'limit' and Last-Event-ID are whole numbers");
+	return fine;
+}
+
 static bool numbers(struct api *a, struct conn *c, uint64_t *after, uint64_t *limit)
 {
-	struct str s[] = {parameter(c->req.query, "after"), parameter(c->req.query, "limit"), c->req.header[HTTP_LAST_EVENT_ID]};
-	uint64_t *to[] = {after, limit, after};
-	for (size_t i = 0; i < countof(s); i++)
-		if (s[i].p && !str_uint(s[i], INT64_MAX, to[i])) {
-			conn_refuse(&a->conns, c, E_BAD_REQUEST, "'after', 'limit' and Last-Event-ID are whole numbers");
-			return false;
-		}
-	return true;
+	return number(a, c, parameter(c->req.query, "after"), after) && number(a, c, parameter(c->req.query, "limit"), limit) &&
+	       number(a, c, c->req.header[HTTP_LAST_EVENT_ID], after);
 }
 
 static uint64_t oldest_row(const struct audit *u)
@@ -1656,7 +1658,7 @@ static struct agent *read_exec(struct api *a, struct conn *c, struct exec *x)
 
 	if (!conn_is_json(&a->conns, c) || conn_refuse_bad(&a->conns, c, exec_read(x, (struct str){c->body.p, c->body.n})))
 		return NULL;
-	if (!(who = register_agent(a, c)) || conn_refuse_bad(&a->conns, c, spend_said(a, c, who, x->model, x->tokens)))
+	if (!(who = register_agent(a, c)) || conn_refuse_bad(&a->conns, c, spend(a, c, who, x->model, x->tokens)))
 		return NULL;
 	return who;
 }
