@@ -433,17 +433,10 @@ static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *
 
 static void refuse_method(struct api *a, struct conn *c)
 {
-	static const struct { enum http_method m; char name[12]; } names[] = {
-		{HTTP_GET, "GET, HEAD, "}, {HTTP_POST, "POST, "}, {HTTP_DELETE, "DELETE, "},
-	};
+	unsigned m = c->route->methods;
 	char allow[64];
-	struct buf b = {allow, 0, sizeof allow - 1, false};
-	buf_str(&b, "Allow: ");
-	for (size_t i = 0; i < countof(names); i++)
-		if (c->route->methods & names[i].m)
-			buf_str(&b, names[i].name);
-	buf_str(&b, "OPTIONS\r\n");
-	allow[b.n] = '\0';
+	(void)text_printf(allow, sizeof allow, "Allow: %s%s%sOPTIONS\r\n", m & HTTP_GET ? "GET, HEAD, " : "", m & HTTP_POST ? "POST, " : "",
+	                  m & HTTP_DELETE ? "DELETE, " : ""); /* fits */
 	conn_refuse_as(&a->conns, c, 405, "method", allow, "this path does not know that method");
 }
 
