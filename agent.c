@@ -8,13 +8,13 @@
 #include "sys.h"
 
 #define COUNTER(type, name, help) {#name, help, offsetof(struct type, name)}
-static const struct counter of_totals[] = {
+const struct counter total_counters[TOTAL_COUNTERS] = {
 	COUNTER(totals, execs, "Commands that ran."), COUNTER(totals, blocked, "Commands that the policy refused."),
 	COUNTER(totals, captured_bytes, "Bytes of output that were kept."), COUNTER(totals, rate_limited, "Requests refused for their rate or for want of a place."),
 	COUNTER(totals, over_budget, "Commands refused for their agent's token budget."),
 	COUNTER(totals, auth_failures, "Requests with wrong credentials."), COUNTER(totals, logins_slowed, "Requests refused because of wrong log-ins before."),
 	COUNTER(totals, timeouts, "Commands ended by their time limit."),
-}, of_agents[] = {
+}, agent_counters[AGENT_COUNTERS] = {
 	COUNTER(agent, execs, "Commands of an agent that ran."), COUNTER(agent, blocked, "Commands of an agent that the policy refused."),
 	COUNTER(agent, bytes, "Bytes of output of an agent's commands."),
 	COUNTER(agent, tokens_in, "Tokens that an agent says it read."), COUNTER(agent, tokens_out, "Tokens that an agent says it wrote."),
@@ -22,18 +22,6 @@ static const struct counter of_totals[] = {
 	COUNTER(agent, over_budget, "Commands of an agent refused for its token budget."),
 };
 static const struct counter saved_too[] = {COUNTER(agent, budget, ""), COUNTER(agent, last_active, "")}; /* budget: -1 for none of its own */
-
-const struct counter *agent_counters(size_t *n)
-{
-	*n = countof(of_agents);
-	return of_agents;
-}
-
-const struct counter *total_counters(size_t *n)
-{
-	*n = countof(of_totals);
-	return of_totals;
-}
 
 uint64_t counter_of(const void *from, const struct counter *c)
 {
@@ -238,11 +226,11 @@ void agent_save(const struct agents *g, const struct chain *head, struct buf *ou
 	json_put(&w, "{head_seq:%lu", head->seq);
 	json_put_string(&w, "head_hash", (struct str){head->hash, HASH_HEX});
 	json_put(&w, "totals:{");
-	put_numbers(&w, &g->total, of_totals, countof(of_totals));
+	put_numbers(&w, &g->total, total_counters, TOTAL_COUNTERS);
 	json_put(&w, "} agents:[");
 	for (size_t i = 0; i < g->n; i++) {
 		json_put(&w, "{name:%s model:%s", g->agent[i].name, g->agent[i].model);
-		put_numbers(&w, &g->agent[i], of_agents, countof(of_agents));
+		put_numbers(&w, &g->agent[i], agent_counters, AGENT_COUNTERS);
 		put_numbers(&w, &g->agent[i], saved_too, countof(saved_too));
 		json_put(&w, "}");
 	}
@@ -279,7 +267,7 @@ static void take_agents(struct agents *g, struct json_reader *r)
 			(void)json_skip(r, &t);
 			take_text(who.name, sizeof who.name, &t, "name");
 			take_text(who.model, sizeof who.model, &t, "model");
-			take_number(&who, of_agents, countof(of_agents), &t);
+			take_number(&who, agent_counters, AGENT_COUNTERS, &t);
 			take_number(&who, saved_too, countof(saved_too), &t);
 		}
 		who.seen_ms = who.window_ms = now_ms(); /* nobody was idle while we were not there */
@@ -311,7 +299,7 @@ bool agent_load(struct agents *g, struct chain *head, struct str text)
 			take_agents(g, &r);
 		else if (t.kind == JSON_OBJECT && json_is(t.key, "totals"))
 			while (json_next(&r, &t) != JSON_CLOSE && t.kind != JSON_END)
-				take_number(&g->total, of_totals, countof(of_totals), &t);
+				take_number(&g->total, total_counters, TOTAL_COUNTERS, &t);
 		else
 			(void)json_skip(&r, &t);
 	}

@@ -45,9 +45,9 @@ struct agents {
 
 /* What is counted: its name in replies, in the state file and, with "omniarena_" and "_total", in metrics; a uint64_t. */
 struct counter { char name[15], help[57]; uint32_t offset; };
-/* Of struct agent and of struct totals; *n of them. */
-const struct counter *agent_counters(size_t *n);
-const struct counter *total_counters(size_t *n);
+/* Of struct agent and of struct totals. */
+enum { AGENT_COUNTERS = 7, TOTAL_COUNTERS = 8 };
+extern const struct counter agent_counters[AGENT_COUNTERS], total_counters[TOTAL_COUNTERS];
 uint64_t counter_of(const void *from, const struct counter *c);
 /* How many milliseconds the slowest of a bucket's commands took; the last bucket has no limit. */
 uint32_t agent_bucket_ms(size_t bucket);

@@ -898,8 +898,7 @@ static uint64_t rate_limit(const struct api *a, const char *agent)
 
 static void get_agents(struct api *a, struct conn *c)
 {
-	size_t shown = 0, counters;
-	const struct counter *counter = agent_counters(&counters);
+	size_t shown = 0;
 	struct json_writer *w = conn_large_object(&a->conns, c);
 
 	if (!w)
@@ -911,13 +910,13 @@ static void get_agents(struct api *a, struct conn *c)
 			continue; /* an agent sees itself */
 		shown++;
 		json_put(w, "{name:%s", who->name);
-		for (size_t k = 0; k < counters; k++) { /* in the seed's order */
+		for (size_t k = 0; k < AGENT_COUNTERS; k++) { /* in the seed's order */
 			if (k == 3)
 				json_put(w, "rate_1m:%u last_active:%lu", agent_rate(who, a->loop->now), who->last_active);
 			else if (k == 5)
 				json_put(w, "tokens_total:%lu token_budget:%lu model:%s running:%u", who->tokens_in + who->tokens_out,
 				         agent_budget(who, a->conf), who->model, who->running);
-			json_put_number(w, counter[k].name, (int64_t)counter_of(who, &counter[k]));
+			json_put_number(w, agent_counters[k].name, (int64_t)counter_of(who, &agent_counters[k]));
 		}
 		json_put(w, "rate_limit:%lu}", rate_limit(a, who->name));
 	}
@@ -1427,8 +1426,6 @@ static void put_histogram(struct buf *b, const struct totals *t)
 /* Names and types as prometheus.io's "metric and label naming" has them. */
 static void get_metrics(struct api *a, struct conn *c)
 {
-	size_t n;
-	const struct counter *of = total_counters(&n);
 	struct buf *b = &c->body;
 
 	if (!conn_large(&a->conns, c))
@@ -1442,14 +1439,13 @@ static void get_metrics(struct api *a, struct conn *c)
 	put_metric(b, "connections", false, "Open connections.", a->conns.open);
 	put_metric(b, "agents", false, "Known agents.", a->agents->n);
 	put_metric(b, "start_time_seconds", false, "Unix time of the start.", a->started_s);
-	for (size_t i = 0; i < n; i++)
-		put_metric(b, of[i].name, true, of[i].help, counter_of(&a->agents->total, &of[i]));
-	of = agent_counters(&n);
-	for (size_t i = 0; i < n; i++) {
-		put_head(b, "agent_", of[i].name, true, of[i].help);
+	for (const struct counter *of = total_counters; of < total_counters + TOTAL_COUNTERS; of++)
+		put_metric(b, of->name, true, of->help, counter_of(&a->agents->total, of));
+	for (const struct counter *of = agent_counters; of < agent_counters + AGENT_COUNTERS; of++) {
+		put_head(b, "agent_", of->name, true, of->help);
 		for (size_t k = 0; k < a->agents->n; k++)
-			buf_printf(b, "omniarena_agent_%s_total{agent=\"%s\"} %llu\n", of[i].name, a->agents->agent[k].name,
-			           (unsigned long long)counter_of(&a->agents->agent[k], &of[i]));
+			buf_printf(b, "omniarena_agent_%s_total{agent=\"%s\"} %llu\n", of->name, a->agents->agent[k].name,
+			           (unsigned long long)counter_of(&a->agents->agent[k], of));
 	}
 	put_histogram(b, &a->agents->total);
 	conn_piece(c, PIECE_PLAIN, (struct str){b->p, b->n});
