@@ -19,13 +19,13 @@ enum {
 struct bucket { uint64_t at_ms, used; };
 
 struct agent {
-	char name[CONF_NAME_MAX + 1], model[AGENT_MODEL_MAX + 1];
 	uint64_t execs, blocked, bytes, rate_limited, over_budget, tokens_in, tokens_out;
 	int64_t budget;             /* set by a request, or CONF_UNSET: then its section or the default rules */
 	uint64_t last_active, seen_ms; /* last request: Unix time; the loop's time */
 	uint32_t running;           /* commands of it that wait or run: it can't be retired */
 	uint64_t window_ms;         /* the last minute of runs, in slices */
 	uint32_t window;
+	char name[CONF_NAME_MAX + 1], model[AGENT_MODEL_MAX + 1];
 	uint16_t slice[AGENT_SLICES];
 };
 
@@ -37,10 +37,10 @@ struct totals {
 struct agents {
 	struct agent *agent;
 	size_t n, max;
+	bool changed;               /* something that is kept has changed */
 	struct totals total;
 	struct bucket all;                                          /* requests of everybody */
 	struct peer { unsigned char address[16]; struct bucket failures; } peer[AGENT_PEERS];
-	bool changed;               /* something that is kept has changed */
 };
 
 /* What is counted: its name in replies, in the state file and, with "omniarena_" and "_total", in metrics; a uint64_t. */

@@ -27,22 +27,22 @@ struct api {
 	struct jobs *jobs;
 	struct agents *agents;
 	struct audit *audit;
-	struct conns conns;
-	uint64_t started_ms, started_s, binary_bytes;
 	const struct msg_hello *hello;
-	struct timer tick;         /* once a second while there is something to save or to look after */
+	enum purpose purpose;
+	bool state_told;           /* that the state can't be saved was said */
+	bool good_known;
+	uint32_t edits, edits_asked; /* of the policy in memory; when its file was asked for */
 	uint64_t ticked_ms, counted; /* the last tick; the newest row of the ring then */
 	uint32_t figures;          /* changes when event streams are to tell the counters anew: once a second at most */
-	uint32_t edits, edits_asked; /* of the policy in memory; when its file was asked for */
-	bool state_told;           /* that the state can't be saved was said */
+	struct conns conns;
+	uint64_t started_ms, started_s, binary_bytes;
+	struct timer tick;         /* once a second while there is something to save or to look after */
 	/* one password at a time is compared with the stored one; who is right is known by a quick digest from then on */
 	struct timer stretch;
 	struct pbkdf2 pbkdf2;
 	uint32_t stretch_for;      /* a connection's id */
 	unsigned char stretch_peer[16];
-	unsigned char boot[HASH_BYTES], good[HASH_BYTES], trying[HASH_BYTES];
-	bool good_known;
-	enum purpose purpose;
+	unsigned char boot[HASH_BYTES], good[HASH_BYTES] /* once good_known */, trying[HASH_BYTES];
 	struct conf_secret fresh;  /* a new password that is being saved */
 	char new_password[129];
 };

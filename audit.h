@@ -46,14 +46,14 @@ struct audit {
 	struct audit_row *ring;    /* seq is the place, taken modulo slots */
 	uint64_t slots, rows, started_ms; /* rows: how many there ever were */
 	int fd;                    /* of the log; -1: not open */
-	struct chain last, written; /* the newest line; the newest that is whole in the file: the head to keep apart */
-	uint64_t size, max_bytes, lost, dev, ino; /* lost: events that found no room while the log could not be written */
-	struct buf pending;        /* whole lines; of the first one sent bytes are written already */
-	size_t sent;
 	enum audit_want want;      /* what the warden is to be asked */
 	bool told;                 /* that it can't be written was said */
 	bool opened;               /* it was, once: what happens before is in the ring alone, and counted as lost */
 	bool used;                 /* used since the last look whether the log is still in its place */
+	uint64_t size, max_bytes, lost, dev, ino; /* lost: events that found no room while the log could not be written */
+	struct buf pending;        /* whole lines; of the first one sent bytes are written already */
+	size_t sent;
+	struct chain last, written; /* the newest line; the newest that is whole in the file: the head to keep apart */
 	char why[112];             /* why it can't be written, or "" */
 };
 

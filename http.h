@@ -28,14 +28,14 @@ enum { HTTP_MORE = 0, HTTP_DONE = 1 }; /* else a status from 400 on */
 struct http_req {
 	enum http_method method;
 	struct str path, query;
-	struct str header[HTTP_HEADER_COUNT]; /* .p is NULL where absent; blanks trimmed */
-	struct str authority; /* of an absolute-form target; header[HTTP_HOST] is then this */
 	bool http10, keep_alive, says_close, chunked, expect_continue, has_length;
 	uint64_t length;
 	size_t head_len;   /* bytes up to and with the blank line, once done */
 	const char *error; /* a sentence, with a status */
 	size_t line, scan; /* the parser's own: start of the current line, next byte to look at */
 	unsigned lines;
+	struct str authority; /* of an absolute-form target; header[HTTP_HOST] is then this */
+	struct str header[HTTP_HEADER_COUNT]; /* .p is NULL where absent; blanks trimmed */
 };
 
 /* Goes on where it stopped: in holds everything of this request so far and may only have grown,

@@ -36,14 +36,18 @@ struct job {
 	enum job_outcome outcome;
 	unsigned ended;
 	int cell;
-	uint64_t serial;         /* order of arrival */
-	struct agent *who;       /* whose it is; counted as running there */
-	uint64_t run;            /* the intent's number in the log; 0: not handed over */
-	const char *would;       /* what a stricter profile would have refused it for, or NULL */
+	bool has_result, shell, base64; /* shell: the words are /bin/sh -c TEXT; base64: how the reply wants the output */
+	bool want_all, got_any;  /* of the files given back; got_any: its first piece is there */
+	uint32_t wants, wanted;  /* how many; the index of the one that is coming */
 	uint32_t profile;
 	uint32_t timeout_ms;     /* wall time, counted from the hand-over to the cell */
+	int put_fd;              /* a file with what is to be laid in /tmp before the start, or -1: ours */
+	struct agent *who;       /* whose it is; counted as running there */
+	uint64_t serial;         /* order of arrival */
+	uint64_t run;            /* the intent's number in the log; 0: not handed over */
+	const char *would;       /* what a stricter profile would have refused it for, or NULL */
 	uint64_t start_us, end_us;
-	struct msg_job head;     /* words of text, in order: cwd, argv, environment, allowed programs */
+	struct timer timer;
 	union {
 		struct buf part[JOB_PARTS]; /* all of them */
 		struct {
@@ -57,15 +61,10 @@ struct job {
 			struct buf denied;   /* JSON: denied.h's array, once the job is done */
 		};
 	};
+	uint64_t out_bytes, err_bytes, content_bytes;
 	struct str stdin_data;   /* borrowed from the connection, which outlives the job or cancels it */
-	uint64_t out_bytes, err_bytes;
+	struct msg_job head;     /* words of text, in order: cwd, argv, environment, allowed programs */
 	struct msg_result res;
-	int put_fd;              /* a file with what is to be laid in /tmp before the start, or -1: ours */
-	uint32_t wants, wanted;  /* how many; the index of the one that is coming */
-	bool want_all, got_any;  /* got_any: its first piece is there */
-	uint64_t content_bytes;
-	struct timer timer;
-	bool has_result, shell, base64; /* shell: the words are /bin/sh -c TEXT; base64: how the reply wants the output */
 };
 _Static_assert(offsetof(struct job, denied) == offsetof(struct job, part[JOB_PARTS - 1]), "a part for each");
 
@@ -79,19 +78,19 @@ struct jobs {
 	struct job *job;
 	struct cell *cell;
 	size_t jobs, cells, warm, max_running, running, queued, done, output_limit, queued_for[CONF_PROFILES];
+	uint32_t lists;          /* counts what was told of lists_text */
+	bool lists_told;
+	bool failing, draining, lost; /* lost: the warden is gone */
+	char *scratch;           /* where output beyond the limit is thrown */
 	uint64_t serial;
+	struct timer retry;
 	char why[112];           /* why the last cell could not be made */
-	/* the policy's programs, as the warden is to have them; lists counts what was told */
+	/* the policy's programs, as the warden is to have them */
 	struct msg_ask lists_head;
 	struct buf lists_text;
-	uint32_t lists;
-	bool lists_told;
 	/* how well each profile's cells keep them, once that is known: "" is "wholly" */
 	struct { bool known; char why[112]; } view[CONF_PROFILES];
 	struct { enum msg_type type; uint32_t id, what; int fd; char why[112]; } answer; /* to job_ask; type 0: none */
-	struct timer retry;
-	bool failing, draining, lost; /* lost: the warden is gone */
-	char *scratch;           /* where output beyond the limit is thrown */
 };
 
 /* Takes all memory: max_running commands, as many in the queue, their output. False: errno. */
