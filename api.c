@@ -698,7 +698,7 @@ static void put_health(struct json_writer *w, const struct api *a)
 static void get_health(struct api *a, struct conn *c)
 {
 	put_health(conn_object(c), a);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 static const char no_profile[] = "'profile' must be 0, 1, 2, strict, moderate or permissive";
@@ -711,11 +711,13 @@ static uint32_t profile_of(const struct json_token *t)
 
 /* ---- policy ---- */
 
-static void put_list(struct json_writer *w, const struct api *a, enum policy_list list)
+/* The first rules of a list that are no longer than that. */
+static void put_list(struct json_writer *w, const struct api *a, enum policy_list list, size_t most, size_t longest)
 {
-	for (size_t i = 0; i < a->policy->rules; i++)
-		if (a->policy->rule[i].list == list)
-			(void)json_string(w, a->policy->rule[i].text); /* what is no UTF-8 shows as U+FFFD */
+	const struct policy_rule *r = a->policy->rule;
+	for (size_t i = 0; i < a->policy->rules && most; i++)
+		if (r[i].list == list && r[i].text.n <= longest)
+			(void)json_string(w, r[i].text), most--; /* what is no UTF-8 shows as U+FFFD */
 }
 
 /* The policy file as it is now is to be saved; the route's saved handler replies. */
@@ -748,14 +750,14 @@ static void reply_policy(struct api *a, struct conn *c, const char *unsaved)
 	if (!w)
 		return;
 	json_put(w, "ok:true blacklist:[");
-	put_list(w, a, POLICY_BLACK);
+	put_list(w, a, POLICY_BLACK, SIZE_MAX, SIZE_MAX);
 	json_put(w, "] whitelist:[");
-	put_list(w, a, POLICY_WHITE);
+	put_list(w, a, POLICY_WHITE, SIZE_MAX, SIZE_MAX);
 	json_put(w, "] profile:%u", a->jobs->profile);
 	put_enforcement(w, a);
 	if (unsaved)
 		put_persisted(w, unsaved);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 static void any_policy(struct api *a, struct conn *c)
@@ -830,7 +832,7 @@ static void post_test(struct api *a, struct conn *c)
 	for (size_t i = 0; i < v.names; i++)
 		(void)json_string(w, v.name[i]);
 	json_put(w, "] commands_truncated:%hhd undecidable:%hhd profile:%u", v.more_names, v.undecided, ask.profile);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 static void post_profile(struct api *a, struct conn *c)
@@ -848,7 +850,7 @@ static void post_profile(struct api *a, struct conn *c)
 	job_set_profile(a->jobs, id);
 	note_change(a, c, "set_profile", str_of(""), id);
 	json_put(conn_object(c), "ok:true profile:%u timeout_ms:%u max_mem_mb:%u max_cpu_sec:%u", id, timeout_of(a, p), p->memory_mb, p->cpu_sec);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 /* Both parts of the file are checked before either is taken. */
@@ -883,7 +885,7 @@ static void reply_reload(struct api *a, struct conn *c, bool restart)
 	/* restart: for a key that can't change in a running server */
 	json_put(conn_object(c), "ok:true blacklist_count:%zu whitelist_count:%zu profile:%u restart_needed:%hhd", a->policy->count[POLICY_BLACK],
 	         a->policy->count[POLICY_WHITE], a->jobs->profile, restart);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 
@@ -921,7 +923,7 @@ static void get_agents(struct api *a, struct conn *c)
 		json_put(w, "rate_limit:%lu}", rate_limit(a, who->name));
 	}
 	json_put(w, "] count:%zu max:%zu rate_limit:%lu", shown, a->agents->max, a->conf->max_rate_per_agent);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 static void reply_default_budget(struct api *a, struct conn *c, const char *unsaved)
@@ -929,7 +931,7 @@ static void reply_default_budget(struct api *a, struct conn *c, const char *unsa
 	struct json_writer *w = conn_object(c);
 	json_put(w, "ok:true default:%lu", a->conf->default_token_budget);
 	put_persisted(w, unsaved);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 static void post_budget(struct api *a, struct conn *c)
@@ -968,7 +970,7 @@ static void post_budget(struct api *a, struct conn *c)
 	who->budget = v;
 	note_change(a, c, "budget", name, v);
 	json_put(conn_object(c), "ok:true agent:%s max_tokens:%ld", who->name, v);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 static const struct { struct json_field f; size_t offset; int64_t max; } settings[] = {
@@ -989,7 +991,7 @@ static void reply_settings(struct api *a, struct conn *c, const char *unsaved)
 	}
 	if (unsaved)
 		put_persisted(w, unsaved);
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 static void any_settings(struct api *a, struct conn *c)
@@ -1036,7 +1038,7 @@ static void delete_sandbox(struct api *a, struct conn *c)
 	agent_reset(a->agents);
 	audit_note(a->audit, AUDIT_RESET, c->agent, str_of("sandbox"), "OK");
 	json_put(conn_object(c), "ok:true message:%s", "sandbox reset");
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 /* ---- passwords: one is stretched at a time, a slice a turn ---- */
@@ -1208,7 +1210,7 @@ static void reply_password(struct api *a, struct conn *c, const char *unsaved)
 		return;
 	}
 	json_put(conn_object(c), "ok:true default_credentials:%hhd", conf_default_credentials(a->conf));
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 /* ---- what happened ---- */
@@ -1276,7 +1278,7 @@ static void get_audit(struct api *a, struct conn *c)
 		if (limit && is_shown(c, audit_row(a->audit, n), agent, after))
 			audit_json(audit_row(a->audit, n), w);
 	json_put(w, "]");
-	conn_reply_object(&a->conns, c, 200, NULL);
+	conn_reply_object(&a->conns, c);
 }
 
 static void get_export(struct api *a, struct conn *c)
@@ -1607,14 +1609,11 @@ static void refuse_blocked(struct api *a, struct conn *c, struct agent *who, con
 	json_put(w, "ok:false error:%s code:%s", texts[v->code], policy_code_name(v->code));
 	put_verdict(w, v);
 	if (v->code == POLICY_NOT_WHITELISTED) {
-		size_t n = 0;
 		json_put(w, "allowed:[");
-		for (size_t i = 0; i < a->policy->rules && n < 32; i++)
-			if (a->policy->rule[i].list == POLICY_WHITE && a->policy->rule[i].text.n < 32)
-				(void)json_string(w, a->policy->rule[i].text), n++;
+		put_list(w, a, POLICY_WHITE, 32, 31);
 		json_put(w, "]");
 	}
-	conn_reply_object(&a->conns, c, 403, NULL);
+	conn_reply_object_as(&a->conns, c, 403, NULL);
 }
 
 /* What is to be run, for events about a request that is not judged. */

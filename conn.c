@@ -412,11 +412,16 @@ struct json_writer *conn_large_object(struct conns *a, struct conn *c)
 	return conn_large(a, c) ? begin_object(c, &c->body) : NULL;
 }
 
-void conn_reply_object(struct conns *a, struct conn *c, int status, const char *extra)
+void conn_reply_object_as(struct conns *a, struct conn *c, int status, const char *extra)
 {
 	json_close(&c->w);
 	buf_put(c->w.b, "\n", 1);
 	reply_whole(a, c, c->w.b, status, "application/json", extra);
+}
+
+void conn_reply_object(struct conns *a, struct conn *c)
+{
+	conn_reply_object_as(a, c, 200, NULL);
 }
 
 void conn_refuse_as(struct conns *a, struct conn *c, int status, const char *code, const char *extra, const char *text)
@@ -426,7 +431,7 @@ void conn_refuse_as(struct conns *a, struct conn *c, int status, const char *cod
 		c->close = c->close || c->req.error || c->req.chunked || c->req.length;
 	c->pieces = 0;
 	json_put(conn_object(c), "ok:false error:%s code:%s", text, code);
-	conn_reply_object(a, c, status, extra);
+	conn_reply_object_as(a, c, status, extra);
 }
 
 void conn_refuse(struct conns *a, struct conn *c, enum error e, const char *text)

@@ -112,8 +112,9 @@ struct json_writer *conn_object(struct conn *c);
 /* The same in c->body, which becomes room for a large reply, kept until that is sent; the request's body may be gone
  * then. NULL: there is none, and that is answered. */
 struct json_writer *conn_large_object(struct conns *a, struct conn *c);
-/* Closes the object and sends it. */
-void conn_reply_object(struct conns *a, struct conn *c, int status, const char *extra);
+/* Closes the object and sends it, with status 200. */
+void conn_reply_object(struct conns *a, struct conn *c);
+void conn_reply_object_as(struct conns *a, struct conn *c, int status, const char *extra);
 /* The failure as API.md has it. text may carry words from outside. retry_s: for Retry-After, 0: the usual one. */
 void conn_refuse(struct conns *a, struct conn *c, enum error e, const char *text);
 /* E_BAD_REQUEST, where text says what is wrong. False: it is NULL, and nothing is. */
