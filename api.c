@@ -214,12 +214,12 @@ void api_note(struct api *a, enum audit_kind kind, const char *text)
 }
 
 /* A change that somebody asked for; value as the seed has it. */
-static void note_change(struct api *a, const struct conn *c, const char *what, struct str detail, int64_t value)
+static void note_change(struct api *a, const char *agent, const char *what, struct str detail, int64_t value)
 {
 	char text[320];
 	struct buf b = {text, 0, sizeof text, false};
 	buf_printf(&b, "%s%s%.*s", what, detail.n ? " " : "", (int)(detail.n < 256 ? detail.n : 256), detail.p);
-	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_CONFIG, .agent = c->agent, .cmd = {b.p, b.n}, .result = "OK",
+	(void)audit_put(a->audit, &(struct audit_event){.kind = AUDIT_CONFIG, .agent = agent, .cmd = {b.p, b.n}, .result = "OK",
 	                                               .exit_code = value > INT32_MAX ? INT32_MAX : (int)value});
 	a->agents->changed = true;
 }
@@ -787,7 +787,7 @@ static void any_policy(struct api *a, struct conn *c)
 	if (conn_refuse_bad(&a->conns, c, wrong))
 		return;
 	tell_lists(a);
-	note_change(a, c, add ? black ? "blacklist_add" : "whitelist_add" : black ? "blacklist_remove" : "whitelist_remove", pattern, 0);
+	note_change(a, c->agent, add ? black ? "blacklist_add" : "whitelist_add" : black ? "blacklist_remove" : "whitelist_remove", pattern, 0);
 	save_policy(a, c);
 }
 
@@ -848,7 +848,7 @@ static void post_profile(struct api *a, struct conn *c)
 	const struct conf_profile *p = conf_profile(id);
 	a->conf->profile = id;
 	job_set_profile(a->jobs, id);
-	note_change(a, c, "set_profile", str_of(""), id);
+	note_change(a, c->agent, "set_profile", str_of(""), id);
 	json_put(conn_object(c), "ok:true profile:%u timeout_ms:%u max_mem_mb:%u max_cpu_sec:%u", id, timeout_of(a, p), p->memory_mb, p->cpu_sec);
 	conn_reply_object(&a->conns, c);
 }
@@ -957,7 +957,7 @@ static void post_budget(struct api *a, struct conn *c)
 		return;
 	if (of_all) {
 		a->conf->default_token_budget = (uint64_t)v;
-		note_change(a, c, "default_budget", str_of(""), v);
+		note_change(a, c->agent, "default_budget", str_of(""), v);
 		save_policy(a, c);
 		return;
 	}
@@ -968,7 +968,7 @@ static void post_budget(struct api *a, struct conn *c)
 		return;
 	}
 	who->budget = v;
-	note_change(a, c, "budget", name, v);
+	note_change(a, c->agent, "budget", name, v);
 	json_put(conn_object(c), "ok:true agent:%s max_tokens:%ld", who->name, v);
 	conn_reply_object(&a->conns, c);
 }
@@ -1023,7 +1023,7 @@ static void any_settings(struct api *a, struct conn *c)
 			continue;
 		uint64_t now = (uint64_t)v[i];
 		memcpy((char *)a->conf + settings[i].offset, &now, sizeof now);
-		note_change(a, c, "set", str_of(known[i].name), v[i]);
+		note_change(a, c->agent, "set", str_of(known[i].name), v[i]);
 		wrong = wrong ? wrong : policy_set(a->policy, known[i].name, now);
 	}
 	if (wrong)
@@ -1194,13 +1194,12 @@ static void post_password(struct api *a, struct conn *c)
 /* The new password is stored, so it is the one; also when who asked for it is gone. */
 static void take_password(struct api *a, const struct conn *c)
 {
-	static struct conn nobody; /* not const, or its zeros would stand in the file */
 	a->conf->secret = a->fresh;
 	a->good_known = false;
 	conf_decide(a->conf);
 	for (size_t i = 0; i < a->conns.conns; i++)
 		a->conns.conn[i].known = false; /* all show it anew */
-	note_change(a, c ? c : &nobody, "set_password", str_of(""), 0);
+	note_change(a, c ? c->agent : NULL, "set_password", str_of(""), 0);
 }
 
 static void reply_password(struct api *a, struct conn *c, const char *unsaved)
