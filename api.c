@@ -1737,9 +1737,9 @@ static size_t add_tail(struct conn *c, const struct job *j, size_t from)
 }
 
 /* The object's end, behind both streams: into the job's own room, and from there into pieces. */
-static void add_rest(struct conn *c, struct job *j, struct json_writer *w, bool out_lossy, bool err_lossy, size_t from, const char *end)
+static void add_rest(struct conn *c, struct job *j, struct json_writer *w, size_t from, const char *end)
 {
-	exec_put_rest(w, j, out_lossy, err_lossy);
+	exec_put_rest(w, j, c->lossy[0], c->lossy[1]);
 	if (j->wants || j->want_all) {
 		json_put(w, "contents:{");
 		from = add_tail(c, j, from);
@@ -1774,11 +1774,11 @@ static void reply_result(struct api *a, struct conn *c, struct job *j)
 	struct json_writer w = {.b = &c->text};
 	struct str out = {j->out.p, j->out.n}, err = {j->err.p, j->err.n};
 	int kind = j->base64 ? PIECE_BASE64 : PIECE_JSON;
-	bool out_lossy = false, err_lossy = false;
 
+	c->lossy[0] = c->lossy[1] = false;
 	if (!j->base64) {
-		(void)json_escaped_len(out, &out_lossy); /* asked for the second result alone */
-		(void)json_escaped_len(err, &err_lossy);
+		(void)json_escaped_len(out, &c->lossy[0]); /* asked for the second result alone */
+		(void)json_escaped_len(err, &c->lossy[1]);
 	}
 	begin_result(&w, j);
 	json_key(&w, "stdout");
@@ -1790,7 +1790,7 @@ static void reply_result(struct api *a, struct conn *c, struct job *j)
 	json_elsewhere(&w);
 	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p, j->tail.n});
 	conn_piece(c, kind, err);
-	add_rest(c, j, &w, out_lossy, err_lossy, j->tail.n, "\n");
+	add_rest(c, j, &w, j->tail.n, "\n");
 	if (is_cut(j)) {
 		c->pieces = 0;
 		conn_refuse(&a->conns, c, E_INTERNAL, "the reply does not fit");
@@ -1818,7 +1818,7 @@ static bool put_output(struct conn *c, const struct job *j, bool is_err)
 {
 	const struct buf *b = is_err ? &j->err : &j->out;
 	size_t *at = is_err ? &c->err_at : &c->out_at, room = c->out.cap - c->out.n;
-	bool ended = (j->ended & (is_err ? JOB_ERR_EOF : JOB_OUT_EOF)) || j->st == JOB_TOLD || b->n == b->cap, lossy = false;
+	bool ended = (j->ended & (is_err ? JOB_ERR_EOF : JOB_OUT_EOF)) || j->st == JOB_TOLD || b->n == b->cap;
 	struct str s = {b->p + *at, b->n - *at};
 
 	if (s.n > CONN_OUT / 8)
@@ -1827,8 +1827,7 @@ static bool put_output(struct conn *c, const struct job *j, bool is_err)
 	if (s.n == 0 || room < 64 + 6 * s.n)
 		return false;
 	buf_printf(&c->out, "event: %s\ndata: {\"data\":\"", is_err ? "stderr" : "stdout");
-	(void)(j->base64 ? json_base64(&c->out, s) : json_escape(&c->out, s, &lossy)); /* fits: at most six bytes for each */
-	c->lossy[is_err] = c->lossy[is_err] || lossy;
+	(void)(j->base64 ? json_base64(&c->out, s) : json_escape(&c->out, s, &c->lossy[is_err])); /* fits: at most six bytes for each */
 	buf_str(&c->out, "\"}\n\n");
 	*at += s.n;
 	return true;
@@ -1842,7 +1841,7 @@ static void end_exec(struct api *a, struct conn *c, struct job *j)
 	buf_str(&j->tail, "event: exit\ndata: ");
 	if (j->outcome <= JOB_TIMED_OUT) {
 		begin_result(&w, j);
-		add_rest(c, j, &w, c->lossy[0], c->lossy[1], 0, "\n\n");
+		add_rest(c, j, &w, 0, "\n\n");
 	}
 	if (j->outcome > JOB_TIMED_OUT || is_cut(j)) {
 		c->pieces = 0;

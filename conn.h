@@ -41,7 +41,7 @@ struct conn {
 	bool quoted;          /* the current piece's opening quote is out */
 	bool streaming, stalled; /* the reply is to be events; nothing of them was taken since the last beat */
 	bool stretching;      /* its password is being checked; then the same request is looked at once more */
-	bool lossy[2];        /* stream: what was no UTF-8 was replaced in stdout, stderr */
+	bool lossy[2];        /* of a command's reply: what was no UTF-8 was replaced in stdout, stderr */
 	int file;             /* what PIECE_FILE reads, or -1 */
 	const struct route *route;
 	char *in;             /* CONN_IN bytes: head, and a body that fits behind it */
