@@ -1737,8 +1737,10 @@ static size_t add_tail(struct conn *c, const struct job *j, size_t from)
 }
 
 /* The object's end, behind both streams: into the job's own room, and from there into pieces. */
-static void add_rest(struct conn *c, struct job *j, struct json_writer *w, size_t from, const char *end)
+static void add_rest(struct conn *c, struct job *j, size_t from, const char *end)
 {
+	struct json_writer *w = &c->w;
+
 	exec_put_rest(w, j, c->lossy[0], c->lossy[1]);
 	if (j->wants || j->want_all) {
 		json_put(w, "contents:{");
@@ -1759,10 +1761,12 @@ static bool is_cut(const struct job *j)
 	return j->tail.full || j->contents.full || j->absent.full || j->denied.full;
 }
 
-static void begin_result(struct json_writer *w, const struct job *j)
+static void begin_result(struct conn *c, const struct job *j, struct buf *b)
 {
+	struct json_writer *w = &c->w;
 	char why[64];
 
+	*w = (struct json_writer){.b = b};
 	(void)text_printf(why, sizeof why, "timeout after %u ms", j->timeout_ms); /* fits */
 	json_put(w, j->outcome == JOB_TIMED_OUT ? "{ok:false error:%s" : "{ok:true", why);
 	if (j->would)
@@ -1771,7 +1775,7 @@ static void begin_result(struct json_writer *w, const struct job *j)
 
 static void reply_result(struct api *a, struct conn *c, struct job *j)
 {
-	struct json_writer w = {.b = &c->text};
+	struct json_writer *w = &c->w;
 	struct str out = {j->out.p, j->out.n}, err = {j->err.p, j->err.n};
 	int kind = j->base64 ? PIECE_BASE64 : PIECE_JSON;
 
@@ -1780,17 +1784,17 @@ static void reply_result(struct api *a, struct conn *c, struct job *j)
 		(void)json_escaped_len(out, &c->lossy[0]); /* asked for the second result alone */
 		(void)json_escaped_len(err, &c->lossy[1]);
 	}
-	begin_result(&w, j);
-	json_key(&w, "stdout");
-	json_elsewhere(&w);
+	begin_result(c, j, &c->text);
+	json_key(w, "stdout");
+	json_elsewhere(w);
 	conn_piece(c, PIECE_PLAIN, (struct str){c->text.p, c->text.n});
 	conn_piece(c, kind, out);
-	w.b = &j->tail;
-	json_key(&w, "stderr");
-	json_elsewhere(&w);
+	w->b = &j->tail;
+	json_key(w, "stderr");
+	json_elsewhere(w);
 	conn_piece(c, PIECE_PLAIN, (struct str){j->tail.p, j->tail.n});
 	conn_piece(c, kind, err);
-	add_rest(c, j, &w, j->tail.n, "\n");
+	add_rest(c, j, j->tail.n, "\n");
 	if (is_cut(j)) {
 		c->pieces = 0;
 		conn_refuse(&a->conns, c, E_INTERNAL, "the reply does not fit");
@@ -1836,12 +1840,11 @@ static bool put_output(struct conn *c, const struct job *j, bool is_err)
 static void end_exec(struct api *a, struct conn *c, struct job *j)
 {
 	static const char died[] = "event: error\ndata: {\"error\":\"the jail died before it could tell how the command ended\",\"code\":\"internal\"}\n\n";
-	struct json_writer w = {.b = &j->tail};
 
 	buf_str(&j->tail, "event: exit\ndata: ");
 	if (j->outcome <= JOB_TIMED_OUT) {
-		begin_result(&w, j);
-		add_rest(c, j, &w, 0, "\n\n");
+		begin_result(c, j, &j->tail);
+		add_rest(c, j, 0, "\n\n");
 	}
 	if (j->outcome > JOB_TIMED_OUT || is_cut(j)) {
 		c->pieces = 0;
