@@ -60,18 +60,18 @@ enum { CONF_SALT = 16, CONF_KEY = 32 };
 struct conf_secret { unsigned char salt[CONF_SALT], key[CONF_KEY]; uint32_t iterations; };
 
 struct conf {
-	char listen[64], cors_origin[256], token_file[256], config[256], audit_log[256], state_dir[256];
 	uint64_t port, max_running, warm_cells, output_limit, max_connections;
 	uint64_t profile, timeout_ms, max_rps, max_rate_per_agent, default_token_budget, max_agents, address_connections;
 	uint64_t audit_slots, audit_rotate_bytes, audit_keep;
 	uint64_t require_isolation;
 	uint32_t fixed, named;                  /* bit i: key i was set outside the policy file; anywhere */
-	char user[64], pass[136], token[264];
-	struct conf_secret secret;              /* instead of pass */
 	bool own_pass, own_token;               /* neither is the published default */
 	bool accept_pass, accept_token;
-	struct conf_agent agent[CONF_AGENTS];
 	size_t agents;
+	char user[64], pass[136], token[264];
+	struct conf_secret secret;              /* instead of pass */
+	char listen[64], cors_origin[256], token_file[256], config[256], audit_log[256], state_dir[256];
+	struct conf_agent agent[CONF_AGENTS];
 };
 
 /* Fills c from the defaults, the environment and the flags, the later winning; the index of the
