@@ -149,6 +149,10 @@ static _Noreturn void run_child(const struct jail *j, const struct jail_slot *s,
 		errno = EBADMSG;
 		no_run(125, "the job can't be read", "cell");
 	}
+	/* the next message is process 1's; were it still on its way when all is over, arena would find a reset connection in place
+	 * of the result (unix(7): the peer closed with data unread) */
+	if (inbox.head.wants && poll(&(struct pollfd){CELL_CTL, POLLIN, 0}, 1, -1) < 0)
+		no_run(125, "waiting for what is wanted", "cell");
 	if (files >= 0 && lseek(files, 0, SEEK_SET) < 0)
 		no_run(125, "the job's files can't be read", "put_files");
 	for (uint32_t i = 0; i < inbox.head.puts; i++)

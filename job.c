@@ -401,18 +401,17 @@ static bool hand_over(struct jobs *q, struct job *j, size_t place)
 		finish(q, j, JOB_NO_LOG);
 		return true;
 	}
-	if (msg_send(c->fd[JOB_FD_CTL], &j->head, sizeof j->head, j->text.p, j->text.n, &j->put_fd, j->put_fd >= 0, MSG_DONTWAIT) < 0) {
-		bool size = errno == EMSGSIZE || errno == ENOBUFS || errno == EAGAIN;
-		if (!size) {
-			cell_end(q, c);
-			return false;
-		}
-		finish(q, j, JOB_TOO_LARGE);
-		return true;
-	}
 	const struct msg_want want = {.type = MSG_WANT, .all = j->want_all, .count = j->wants, .bytes = (uint32_t)j->want.n};
-	if (j->wants || j->want_all) /* if it does not go out, the files are absent */
-		(void)msg_send(c->fd[JOB_FD_CTL], &want, sizeof want, j->want.p, j->want.n, NULL, 0, MSG_DONTWAIT);
+	j->head.wants = j->wants || j->want_all;
+	bool sent = msg_send(c->fd[JOB_FD_CTL], &j->head, sizeof j->head, j->text.p, j->text.n, &j->put_fd, j->put_fd >= 0, MSG_DONTWAIT) == 0;
+	if (!sent || (j->head.wants && msg_send(c->fd[JOB_FD_CTL], &want, sizeof want, j->want.p, j->want.n, NULL, 0, MSG_DONTWAIT) < 0)) {
+		bool size = errno == EMSGSIZE || errno == ENOBUFS || errno == EAGAIN;
+		if (sent || !size)
+			cell_end(q, c); /* also one that has the job: it waits for the second message, and ran nothing */
+		if (size)
+			finish(q, j, JOB_TOO_LARGE);
+		return size;
+	}
 	if (j->st == JOB_QUEUED)
 		q->queued--, q->queued_for[j->profile]--;
 	q->running++;

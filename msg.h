@@ -70,7 +70,7 @@ struct msg_tell { uint32_t type, id, what; char why[112]; };
 struct msg_ready { uint32_t type, layers; int32_t error; char step[32]; /* error != 0: this step failed */ };
 /* With puts: a file of so many msg_put. Behind it text_bytes of text: cwd, argc words, envc assignments, allowc names of the only programs that
  * may run (with restricted), each NUL-terminated. */
-struct msg_job { uint32_t type, argc, envc, allowc, restricted, puts, text_bytes, pad; };
+struct msg_job { uint32_t type, argc, envc, allowc, restricted, puts, text_bytes, wants; };
 /* Behind it files_bytes of text: files names, each NUL-terminated. status is waitpid(2)'s. */
 struct msg_result {
 	uint32_t type;
@@ -80,8 +80,8 @@ struct msg_result {
 	/* calls that the filter refused, each once; arg: the first argument, where its kind says what was wanted */
 	struct { uint32_t nr, arg, count; } call[MSG_DENIED_MAX];
 };
-/* Sent right behind the job, for process 1, which reads it when all is over: give me contents of files. bytes of names
- * follow, count of them, NUL-terminated; all: those of the result. */
+/* Sent right behind a job that wants it, for process 1, which reads it when all is over: give me contents of files. Nothing is
+ * run before it is there. bytes of names follow, count of them, NUL-terminated; all: those of the result. */
 struct msg_want { uint32_t type, all, count, bytes; };
 /* What it sends behind its result, piece by piece in the order of the names; index count is the end. bytes of contents follow: all
  * but a file's last piece have MSG_CONTENT_BYTES. A file that was too large or could not be read is absent. */

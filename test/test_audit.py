@@ -821,6 +821,19 @@ def a_policy_can_not_move_files(host):
 
 
 @test
+def contents_of_quick_commands(host):
+    '''What is wanted and the command are two messages to the cell: the command may not be over before the second is there.'''
+    with host.server('--profile', '1') as s:
+        got = []
+        def client():
+            got.extend(s.run('echo x > f', get_files=True)['contents'] for _ in range(25))
+        threads = [threading.Thread(target=client) for _ in range(6)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        equal(got, [{'f': base64.b64encode(b'x\n').decode()}] * 150)
+
+
+@test
 def contents_are_not_reached_through_links(host):
     with host.server('--profile', '1') as s:
         r = s.run('ln -s /etc d; mkdir e; echo x > e/f', get_files=['d/passwd', 'e/f'])
