@@ -303,7 +303,7 @@ def main():
     return 1 if counts[1] else 0
 
 
-def run(names, args):
+def run(names, args, part='runner'):
     passed = failed = skipped = 0
     work = tempfile.mkdtemp(prefix='omniarena-test-')
     os.chmod(work, 0o755)
@@ -342,5 +342,5 @@ def run(names, args):
                     print('FAIL  %s\n%s' % (full, traceback.format_exc()), flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print('runner: %d passed, %d failed, %d skipped' % (passed, failed, skipped))
+    print('%s: %d passed, %d failed, %d skipped' % (part, passed, failed, skipped))
     return 1 if failed else 0
