@@ -16,6 +16,7 @@ PAGES = dict(dashboard='Dashboard', integrate='Connect Your Agents', policies='P
 STRANGE = 'a\'b"c$HOME \\n `id` é ü €'
 NPM = ['axe-core@4.14.1', '@langchain/core@1.4.0', '@modelcontextprotocol/sdk@1.32.2']
 TITLE = '.page:not([hidden]) > h1'
+WATCH = 'window.tasks = []; new PerformanceObserver(l => tasks.push(...l.getEntries().map(e => e.duration))).observe({ type: "longtask" })'
 IMG = '<img src=x onerror=window.pwned=1>'
 b = None
 
@@ -349,12 +350,14 @@ def cancelled_commands(host):
 
 @test
 def large_output(host):
-    with opened(host, '--output-limit', '16000000', '--profile', 'moderate') as s:
+    with opened(host, '--output-limit', '16000000', '--profile', 'moderate'):
+        b.js(WATCH)
         e = ended('head -c 5000000 /dev/zero | tr "\\0" x')
         seen('#term', '4,800,000 characters more than the page keeps')
         equal((len(e['out']), e['bad']), (200000, False))
         ended('for i in $(seq 3000); do echo $i; echo $i >&2; done')
         check(b.js('return document.querySelectorAll("#term *").length') < 8000, 'elements')
+        equal([t for t in b.js('return tasks') if t > 800], [], 'long tasks')
         b.js('''return (async () => { const f = document.querySelector('#term-form'), cmd = document.querySelector('#cmd');
             for (let i = 0; i < 52; i++) {
                 cmd.value = 'echo ' + i;
@@ -517,13 +520,14 @@ def five_thousand_events(host):
         [t.start() for t in threads], [t.join() for t in threads]
         execute(s, 'wget the-end-of-%d' % first, 'a', 403)
         becomes(lambda: commands()[-1], 'wget the-end-of-%d' % first, seconds=20)
+        until(lambda: table('#agents', agent='a4'), what='the agents are there')
         b.cdp('HeapProfiler.collectGarbage')
         m = {x['name']: x['value'] for x in b.cdp('Performance.getMetrics')['metrics']}
         return m['JSHeapUsedSize'], m['Nodes'], b.js('return document.querySelectorAll("*").length')
     with opened(host, '--max-rps', '0', '--max-rate-per-agent', '0') as s:
         b.cdp('Performance.enable')
         b.cdp('HeapProfiler.enable')
-        b.js('window.tasks = []; new PerformanceObserver(l => tasks.push(...l.getEntries().map(e => e.duration))).observe({ type: "longtask" })')
+        b.js(WATCH)
         before, after = burst(100000, 1000), burst(200000, 4000)
         check(after[0] < before[0] + 3e6 and after[1] < before[1] + 1500 and after[2] < before[2] + 50, 'heap, nodes, elements:', before, after)
         equal([t for t in b.js('return tasks') if t > 200], [], 'long tasks')
@@ -903,7 +907,7 @@ def budgets(host):
             go(page)
             until(lambda: table(rows, agent='quiet'), what='the agent is there')
             was = table(rows, agent='quiet')[column]
-            for how in (lambda: b.click('#budget-box button[value=""]'), lambda: b.keys('Escape')):
+            for how in (lambda: b.click('"Cancel"'), lambda: b.keys('Escape')):
                 b.click('"Set budget of quiet"')
                 seen('#budget-h', 'Token budget of quiet')
                 b.fill('#budget-v', '77')
@@ -917,9 +921,9 @@ def budgets(host):
             becomes(lambda: table(rows, agent='quiet')[column], '20,000')
             equal(budget('quiet'), 20000)
         equal(table('#usage', agent='quiet')[:4], ['quiet', '1,234', '20,000', '6%'])
-        equal([table('#usage', agent=a)[3] for a in ('claude', 'spent')], ['99%', '250%, spent'])
+        equal([table('#usage', agent=a)[3] for a in ('claude', 'spent')], ['74%', '250%, spent'])
         bars = b.js('return Object.fromEntries([...document.querySelectorAll("#usage progress")].map(p => [p.ariaLabel, p.value]))')
-        equal([round(bars['Budget used by ' + a], 3) for a in ('quiet', 'claude', 'spent')], [0.062, 0.987, 1])
+        equal([round(bars['Budget used by ' + a], 3) for a in ('quiet', 'claude', 'spent')], [0.062, 0.74, 1])
         equal(b.text('#budget-default'), 'none')
         b.click('#set-default')
         seen('#budget-h', 'Default token budget')
@@ -1058,7 +1062,7 @@ def reset_asks_first(host):
     with opened(host, page='settings') as s:
         busy(s)
         becomes(lambda: cards('#settings .cards')['Total Executions'], '4')
-        for no in (lambda: b.click('#reset-box button[value=""]'), lambda: b.keys('Escape')):
+        for no in (lambda: b.click('"Cancel"'), lambda: b.keys('Escape')):
             b.click('#reset')
             seen('#reset-box', 'Reset the sandbox?')
             no()
@@ -1083,6 +1087,7 @@ HOSTILE = [IMG, '<script>window.pwned=1</script>', '"\'><svg/onload=window.pwned
 def hostile_text(host):
     with opened(host, '--profile', 'permissive', '--max-agents', '20') as s:
         counted = lambda: b.js('return document.querySelectorAll("img, script, svg, iframe, [onerror], [onload]").length')
+        seen('.chart.blocks figcaption', 'in the last minute')
         before = counted()
         for i, text in enumerate(HOSTILE):
             model = {'model': text} if text.isprintable() else {}  # the server refuses others
@@ -1097,7 +1102,7 @@ def hostile_text(host):
         becomes(commands, ['echo ' + shlex.quote(IMG), 'blacklist_add ' + IMG])
         b.fill('#filter', ' ')
         e = ended("printf '%s\\n' '" + IMG + "'; printf '\\033[31mred\\033[0m\\033]0;t\\007 \\342\\200\\256rtl \\001\\n'; echo '<script>window.pwned=1</script>' >&2")
-        equal((e['out'], e['err']), (IMG + '\nred \\u202ertl \\u0001\n', '<script>window.pwned=1</script>\n'))
+        equal((e['out'], e['err'].split('\n')[0]), (IMG + '\nred \\u202ertl \\u0001\n', '<script>window.pwned=1</script>'))
         s.json('POST', '/api/budget', '{"agent":"h0","max_tokens":5}')
         for page in PAGES:
             go(page)
