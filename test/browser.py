@@ -1,5 +1,5 @@
 """A real browser: Chromium, asked over the W3C's WebDriver protocol, and what a person does with a page."""
-import http.client, json, os, re, shutil, subprocess, tempfile, time
+import base64, http.client, json, os, re, shutil, subprocess, tempfile, time
 
 ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
 KEYS = dict(Enter='\ue007', Tab='\ue004', Escape='\ue00c', Control='\ue009', Shift='\ue008', Home='\ue011', End='\ue010', Left='\ue012', Up='\ue013',
@@ -14,11 +14,12 @@ class Gone(Exception):
 
 
 class Browser:
-    def __init__(self):
+    proc = session = None
+
+    def start(self):
         if not shutil.which('chromium') or not shutil.which('chromedriver'):
             raise Gone('no chromium, or no chromedriver')
         self.folder = tempfile.mkdtemp(prefix='omniarena-page-')
-        self.session = None
         self.proc = subprocess.Popen(['chromedriver', '--port=0'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                      text=True, env={**os.environ, 'HOME': self.folder})
         for line in self.proc.stdout:
@@ -41,6 +42,8 @@ class Browser:
         return value
 
     def quit(self):
+        if not self.proc:
+            return
         try:
             if self.session:
                 self.ask('DELETE', '')
@@ -91,7 +94,6 @@ class Browser:
         return self.ask('POST', '/goog/cdp/execute', {'cmd': command, 'params': params})
 
     def shot(self, path):
-        import base64
         with open(path, 'wb') as f:
             f.write(base64.b64decode(self.ask('GET', '/screenshot')))
 
