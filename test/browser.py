@@ -2,7 +2,8 @@
 import base64, http.client, json, os, re, shutil, subprocess, tempfile, time
 
 ELEMENT = 'element-6066-11e4-a52e-4f735466cecf'
-KEYS = dict(Enter='\ue007', Tab='\ue004', Escape='\ue00c', Control='\ue009', Shift='\ue008', Home='\ue011', End='\ue010', Left='\ue012', Up='\ue013',
+KEYS = dict(Enter='\ue007', Tab='\ue004', Escape='\ue00c', Control='\ue009', Shift='\ue008', Home='\ue011', End='\ue010',
+            Left='\ue012', Up='\ue013',
             Right='\ue014', Down='\ue015')
 FLAGS = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--window-size=1280,1000', '--lang=en']
 # What a page can't see, or isn't there, is no error of ours but of the moment: it is asked again.
@@ -20,7 +21,8 @@ class Browser:
         if not shutil.which('chromium') or not shutil.which('chromedriver'):
             raise Gone('no chromium, or no chromedriver')
         self.folder = tempfile.mkdtemp(prefix='omniarena-page-')
-        self.proc = subprocess.Popen(['chromedriver', '--port=0'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        self.proc = subprocess.Popen(['chromedriver', '--port=0'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=subprocess.DEVNULL,
                                      text=True, env={**os.environ, 'HOME': self.folder})
         for line in self.proc.stdout:
             if m := re.search(r'started successfully on port (\d+)', line):
@@ -29,7 +31,8 @@ class Browser:
             raise Gone('chromedriver does not start')
         self.http = http.client.HTTPConnection('127.0.0.1', int(m.group(1)), timeout=60)
         options = {'args': FLAGS + ['--user-data-dir=' + self.folder + '/profile'], 'binary': shutil.which('chromium')}
-        r = self.ask('POST', '/session', {'capabilities': {'alwaysMatch': {'goog:chromeOptions': options, 'goog:loggingPrefs': {'browser': 'ALL'}}}})
+        r = self.ask('POST', '/session',
+                     {'capabilities': {'alwaysMatch': {'goog:chromeOptions': options, 'goog:loggingPrefs': {'browser': 'ALL'}}}})
         self.session = r['sessionId']
 
     def ask(self, method, path, body=None):
@@ -104,10 +107,17 @@ class Browser:
 
     def text(self, css):
         """What is seen of it; None: nothing."""
-        return self.js('const e = document.querySelector(arguments[0]); return e && e.checkVisibility() ? e.innerText.trim() : null', css)
+        return next(iter(self.each(css, 'e.checkVisibility() ? e.innerText.trim() : null')), None)
+
+    def each(self, css, what):
+        """What a JavaScript expression says of each e that css names."""
+        return self.js('return [...document.querySelectorAll(arguments[0])].map(e => %s)' % what, css)
 
     def texts(self, css):
-        return self.js('return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.innerText.trim())', css)
+        return [t for t in self.each(css, 'e.checkVisibility() ? e.innerText.trim() : null') if t is not None]
+
+    def focus(self):
+        return self.js('return document.activeElement.id')
 
     def find(self, css):
         """What css names, or (in quotes) the visible button or link with this text; scrolled to the middle of the window."""
@@ -135,7 +145,8 @@ class Browser:
             self.js('document.querySelector(arguments[0]).focus()', css)
 
     def choose(self, css, option):
-        self.js('const s = document.querySelector(arguments[0]); s.focus(); s.value = arguments[1]; s.dispatchEvent(new Event("change"))', css, option)
+        self.js('''const s = document.querySelector(arguments[0]);
+            s.focus(); s.value = arguments[1]; s.dispatchEvent(new Event("change"))''', css, option)
 
     def keys(self, *keys, hold=None):
         """Each: the name of a key, or text; hold: a key that is down meanwhile."""

@@ -4,7 +4,8 @@ from page_base import *
 
 # ---- hostile text ----
 
-HOSTILE = [IMG, '<script>window.pwned=1</script>', '"\'><svg/onload=window.pwned=1>', '\x1b[31mred\x1b]0;title\x07\x1b[2J', 'a\u202eb\u200bc', 'one\ntwo\r\tthree', '&lt;b&gt;&amp;', '{{7*7}}${7*7}']
+HOSTILE = [IMG, '<script>window.pwned=1</script>', '"\'><svg/onload=window.pwned=1>', '\x1b[31mred\x1b]0;title\x07\x1b[2J',
+           'a\u202eb\u200bc', 'one\ntwo\r\tthree', '&lt;b&gt;&amp;', '{{7*7}}${7*7}']
 
 
 @test
@@ -20,13 +21,15 @@ def hostile_text(host):
         s.json('POST', '/api/policy', json.dumps({'action': 'add', 'list': 'blacklist', 'pattern': IMG}))
         s.json('POST', '/api/policy', json.dumps({'action': 'add', 'list': 'blacklist', 'pattern': '"quoted" \'>\u202e'}))
         visible = lambda t: ''.join('\\u%04x' % ord(c) if unicodedata.category(c) in ('Cc', 'Cf') else c for c in t)
-        becomes(lambda: [table('#agents', agent='h%d' % i)[9] for i in range(len(HOSTILE))], [t if t.isprintable() else '–' for t in HOSTILE])
+        becomes(lambda: [table('#agents', agent='h%d' % i)[9] for i in range(len(HOSTILE))],
+                [t if t.isprintable() else '–' for t in HOSTILE])
         shown = [c for c in commands() if c.startswith('echo ')]
         equal(shown, ['echo ' + visible(shlex.quote(t)) for t in HOSTILE])
         b.fill('#filter', '<img')
         becomes(commands, ['echo ' + shlex.quote(IMG), 'blacklist_add ' + IMG])
         b.fill('#filter', ' ')
-        e = ended("printf '%s\\n' '" + IMG + "'; printf '\\033[31mred\\033[0m\\033]0;t\\007 \\342\\200\\256rtl \\001\\n'; echo '<script>window.pwned=1</script>' >&2")
+        e = ended("printf '%s\\n' '" + IMG + "'; "
+                  "printf '\\033[31mred\\033[0m\\033]0;t\\007 \\342\\200\\256rtl \\001\\n'; echo '<script>window.pwned=1</script>' >&2")
         equal((e['out'], e['err'].split('\n')[0]), (IMG + '\nred \\u202ertl \\u0001\n', '<script>window.pwned=1</script>'))
         s.json('POST', '/api/budget', '{"agent":"h0","max_tokens":5}')
         for page in PAGES:
@@ -42,7 +45,8 @@ def hostile_text(host):
                     becomes(lambda: bool(b.text('#verdict')), True)
                 b.click('"Remove %s"' % IMG)
                 said('Removed “%s”' % IMG)
-            equal((counted(), b.js('return window.pwned ?? null'), re.findall('[\u202e\u200b\x1b\x07]', b.js('return document.body.textContent'))), (before, None, []), page)
+            equal((counted(), b.js('return window.pwned ?? null'),
+                   re.findall('[\u202e\u200b\x1b\x07]', b.js('return document.body.textContent'))), (before, None, []), page)
             equal(b.js('return document.title'), page.capitalize() + ' · OmniArena')
 
 
@@ -57,20 +61,21 @@ def every_control_by_tab(host):
         for page in PAGES:
             go(page)
             b.js('return new Promise(done => setTimeout(done, 200))')
-            b.js('document.activeElement.blur(); getSelection().removeAllRanges(); window.all = null; document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute("tabindex")')
-            want = b.js('''window.all = [...document.querySelectorAll('a[href], button, input, select, [tabindex]')].filter(e => e.checkVisibility() && !e.disabled && e.tabIndex >= 0);
+            b.js('document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute("tabindex")')
+            want = b.js('''window.all = [...document.querySelectorAll('a[href], button, input, select, [tabindex]')]
+                    .filter(e => e.checkVisibility() && !e.disabled && e.tabIndex >= 0);
                 return all.length''')
             got = []
             for _ in range(want):
                 b.keys('Tab')
-                got.append(b.js('const e = document.activeElement, s = getComputedStyle(e); return [all.indexOf(e), s.outlineStyle !== "none"]'))
+                got.append(b.js('const e = document.activeElement; return [all.indexOf(e), getComputedStyle(e).outlineStyle !== "none"]'))
             equal(got, [[i, True] for i in range(want)], page)
 
 
 @test
 def single_keys(host):
     with opened(host) as s:
-        focus, open_ = (lambda: b.js('return document.activeElement.id')), (lambda: b.js('return [...document.querySelectorAll("dialog[open]")].map(d => d.id)'))
+        open_ = lambda: b.each('dialog[open]', 'e.id')
         for n, page in enumerate(PAGES, 1):
             b.keys(str(n))
             becomes(lambda: b.texts('h1'), [PAGES[page]])
@@ -80,10 +85,10 @@ def single_keys(host):
             b.keys('1')
             equal(b.texts('h1'), [PAGES[page]], 'behind the dialog')
             b.keys('Escape')
-            equal((open_(), focus()), ([], 'keys'))
+            equal((open_(), b.focus()), ([], 'keys'))
             for key, goal in (('/', 'filter'), ('t', 'cmd')):
                 b.keys(key)
-                becomes(focus, goal)
+                becomes(b.focus, goal)
                 equal(b.texts('h1'), ['Dashboard'])
                 b.keys('/2?')
                 equal((b.js('return document.activeElement.value'), b.texts('h1'), open_()), ('/2?', ['Dashboard'], []))
@@ -109,7 +114,7 @@ def a_narrow_window(host):
         execute(s, 'echo ' + long * 5, 'agent-' + 'y' * 20, Model=long, Tokens_In=10**12)
         s.json('POST', '/api/policy', json.dumps({'action': 'add', 'list': 'blacklist', 'pattern': long * 2}))
         b.cdp('Emulation.setDeviceMetricsOverride', width=360, height=700, deviceScaleFactor=2, mobile=False)
-        fits = lambda: b.js('const e = document.documentElement; return [innerWidth, Math.max(e.scrollWidth, document.body.scrollWidth) - e.clientWidth]')
+        fits = lambda: b.each('html', '[innerWidth, Math.max(e.scrollWidth, document.body.scrollWidth) - e.clientWidth]')[0]
         visit(s, state='')
         seen('h1[id=login-h]', 'Log in')
         equal(fits(), [360, 0])
@@ -121,11 +126,12 @@ def a_narrow_window(host):
             go(page)
             b.js('return new Promise(done => setTimeout(done, 200))')
             equal(fits(), [360, 0], page)
-            equal(b.js('''return [...document.querySelectorAll("button, input, select, h1, h2")].filter(e => { const r = e.getBoundingClientRect();
-                return e.checkVisibility() && !e.closest('.scroll, .unseen') && !e.matches('.unseen') && (r.left < 0 || r.right > 360); }).map(e => e.outerHTML)'''), [], page)
+            out = b.each('button, input, select, h1, h2', '''(r => e.checkVisibility() && !e.closest('.scroll, .unseen') &&
+                (r.left < 0 || r.right > 360) && e.outerHTML)(e.getBoundingClientRect())''')
+            equal([o for o in out if o], [], page)
         for button, box in (('#keys', '#keys-box'), ('#reset', '#reset-box')):
             b.click(button)
-            equal(b.js('const r = document.querySelector(arguments[0]).getBoundingClientRect(); return r.left >= 0 && r.right <= 360', box), True)
+            equal(b.each(box, '(r => r.left >= 0 && r.right <= 360)(e.getBoundingClientRect())'), [True])
             b.keys('Escape')
 
 
@@ -143,7 +149,8 @@ def axe(host):
             b.cdp('Runtime.evaluate', expression=source)
         for scheme in ('light', 'dark'):
             b.cdp('Emulation.setEmulatedMedia', features=[{'name': 'prefers-color-scheme', 'value': scheme}])
-            r = b.js('return axe.run(document).then(r => [r.violations.map(v => [v.id, ...v.nodes.map(n => n.target.join(" ") + ": " + n.failureSummary)]), r.passes.map(p => p.id)])')
+            r = b.js('''return axe.run(document).then(r => [r.violations.map(v => [v.id, ...v.nodes.map(n => n.target.join(" ") +
+                ": " + n.failureSummary)]), r.passes.map(p => p.id)])''')
             equal(r[0], [], where, scheme)
             check('color-contrast' in r[1], where, 'not looked at')
     with own(host, 'a-new-password') as s:

@@ -12,11 +12,13 @@ from test_life import basic_server
 from test_audit import Stream
 
 arena.TESTS.clear()  # theirs
-PAGES = dict(dashboard='Dashboard', integrate='Connect Your Agents', policies='Policies', budgets='Token Budgets', security='Security', settings='Settings')
+PAGES = dict(dashboard='Dashboard', integrate='Connect Your Agents', policies='Policies', budgets='Token Budgets',
+             security='Security', settings='Settings')
 STRANGE = 'a\'b"c$HOME \\n `id` é ü €'
 NPM = ['axe-core@4.14.1', '@langchain/core@1.4.0', '@modelcontextprotocol/sdk@1.32.2']
 TITLE = '.page:not([hidden]) > h1'
-WATCH = 'window.tasks = []; new PerformanceObserver(l => tasks.push(...l.getEntries().map(e => e.duration))).observe({ type: "longtask" })'
+WATCH = '''window.tasks = [];
+    new PerformanceObserver(l => tasks.push(...l.getEntries().map(e => e.duration))).observe({ type: "longtask" })'''
 IMG = '<img src=x onerror=window.pwned=1>'
 b = Browser()
 
@@ -33,7 +35,8 @@ def test(fn):
         b.console()
         b.name = fn.__name__
         fn(host)
-        noise = [l for l in b.console() if 'Failed to load resource' not in l or not any(p in l for p in getattr(fn, 'fails', ()))]
+        noise = [l for l in b.console() if 'Failed to load resource' not in l or not any(p in l for p in getattr(fn, 'fails',
+                                                                                                                 ()))]
         equal(noise, [], 'the console')
     run.__module__ = 'page'
     arena.TESTS.append(run)
@@ -96,22 +99,22 @@ def becomes(fn, want, *what, seconds=10):
 
 def go(page):
     b.click('nav a[href="#%s"]' % page)
-    becomes(lambda: b.js('return [...document.querySelectorAll("main > section")].filter(e => e.checkVisibility()).map(e => e.id)'), [page])
+    becomes(lambda: [i for i in b.each('main > section', 'e.checkVisibility() && e.id') if i], [page])
 
 
 def cards(css='#cards'):
-    return dict(b.js('return [...document.querySelectorAll(arguments[0] + " div")].map(d => [d.children[0].innerText, d.children[1].innerText])', css))
+    return dict(b.each(css + ' div', '[e.children[0].innerText, e.children[1].innerText]'))
 
 
 def table(css, **row):
     """The cells of its rows; of one alone, with agent=NAME."""
-    cells = b.js('return [...document.querySelectorAll(arguments[0] + " tr")].map(r => [...r.cells].map(c => c.innerText.trim()))', css)
+    cells = b.each(css + ' tr', '[...e.cells].map(c => c.innerText.trim())')
     return next((r for r in cells if row['agent'] in r[:2]), None) if row else cells
 
 
 def audit():
     """Tag, agent, command and result of the rows that are shown."""
-    return b.js('return [...document.querySelectorAll("#audit li")].map(li => [...li.children].slice(1).map(c => c.textContent))')
+    return b.each('#audit li', '[...e.children].slice(1).map(c => c.textContent)')
 
 
 def commands():
@@ -125,7 +128,8 @@ def command(cmd):
 
 def entry():
     """The last one of the terminal."""
-    return b.js('''const e = document.querySelector('#term .entry:last-child'), of = c => e ? [...e.querySelectorAll(c)].map(x => x.textContent).join('') : '';
+    return b.js('''const e = document.querySelector('#term .entry:last-child');
+        const of = c => e ? [...e.querySelectorAll(c)].map(x => x.textContent).join('') : '';
         return { cmd: of('.cmd'), out: of('.out'), err: of('.err'), end: of('p:last-child'), bad: !!e?.querySelector('p.fail') }''')
 
 
@@ -137,7 +141,8 @@ def ended(cmd, seconds=20):
 
 def asked(path):
     """The requests that the page has made to it: when they began, in ms."""
-    return b.js('''return performance.getEntriesByType('resource').filter(e => new URL(e.name).pathname === arguments[0]).map(e => e.startTime)''', path)
+    return b.js('''return performance.getEntriesByType('resource').filter(e => new URL(e.name).pathname === arguments[0])
+        .map(e => e.startTime)''', path)
 
 
 def said(text):
@@ -172,7 +177,8 @@ def npm():
         with contextlib.suppress(OSError), open(os.path.join(folder, 'node_modules', package, 'package.json')) as f:
             return json.load(f)['version']
     if any(version(p.rsplit('@', 1)[0]) != p.rsplit('@', 1)[1] for p in NPM):
-        r = subprocess.run(['npm', 'install', '--no-save', '--no-audit', '--no-fund', '--prefix', folder, *NPM], capture_output=True, text=True)
+        r = subprocess.run(['npm', 'install', '--no-save', '--no-audit', '--no-fund', '--prefix', folder, *NPM],
+                           capture_output=True, text=True)
         if r.returncode:
             raise Skip('npm could not install: ' + ' '.join(r.stderr.split())[-300:])
     return os.path.join(folder, 'node_modules')

@@ -8,19 +8,26 @@ from page_base import *
 def the_page_as_it_is_sent(host):
     with host.server() as s:
         status, h, body = s.request('GET', '/', auth=False, headers={'Accept-Encoding': 'gzip'})
-        equal((status, h['Content-Type'], h['Content-Encoding'], h['Vary']), (200, 'text/html; charset=utf-8', 'gzip', 'Accept-Encoding'))
+        equal((status, h['Content-Type'], h['Content-Encoding'], h['Vary']),
+              (200, 'text/html; charset=utf-8', 'gzip', 'Accept-Encoding'))
         html = gzip.decompress(body)
         with open(os.path.join(TOP, 'dash.html'), 'rb') as f:
             equal(html == f.read(), True, 'the file, byte for byte')
         csp = dict(d.strip().split(' ', 1) for d in h['Content-Security-Policy'].split(';'))
         for tag in ('script', 'style'):
             inside = re.findall(rb'<%s[^>]*>(.*?)</%s>' % (tag.encode(), tag.encode()), html, re.S)
-            equal([len(inside), csp[tag + '-src']], [1, "'sha256-%s'" % base64.b64encode(hashlib.sha256(inside[0]).digest()).decode()])
-        equal([csp[k] for k in ('default-src', 'connect-src', 'frame-ancestors', 'base-uri', 'form-action')], ["'none'", "'self'", "'none'", "'none'", "'none'"])
-        check('unsafe' not in h['Content-Security-Policy'] and not re.search(rb'\son\w+\s*=\s*["\']|style\s*=\s*["\']|(src|href)="?(https?:)?//', html), 'inline, or from elsewhere')
-        equal([s.request('GET', '/', auth=False, headers={'Accept-Encoding': e})[0] for e in ('identity', 'br', '*', 'br, gzip;q=0.5')], [406, 406, 200, 200])
+            equal([len(inside), csp[tag + '-src']],
+                  [1, "'sha256-%s'" % base64.b64encode(hashlib.sha256(inside[0]).digest()).decode()])
+        equal([csp[k] for k in ('default-src', 'connect-src', 'frame-ancestors', 'base-uri', 'form-action')],
+              ["'none'", "'self'", "'none'", "'none'", "'none'"])
+        check('unsafe' not in h['Content-Security-Policy'], h)
+        equal(re.findall(rb'\son\w+\s*=\s*["\'].*|style\s*=\s*["\'].*|(?:src|href)="?(?:https?:)?//.*', html), [], 'inline, or from elsewhere')
+        equal([s.request('GET', '/', auth=False, headers={'Accept-Encoding': e})[0] for e in ('identity', 'br', '*',
+                                                                                              'br, gzip;q=0.5')], [406, 406, 200,
+                                                                                                                   200])
         status, head, nothing = s.request('HEAD', '/', auth=False, headers={'Accept-Encoding': 'gzip'})
-        equal((status, nothing, head['Content-Length'], head['Content-Security-Policy']), (200, b'', str(len(body)), h['Content-Security-Policy']))
+        equal((status, nothing, head['Content-Length'], head['Content-Security-Policy']),
+              (200, b'', str(len(body)), h['Content-Security-Policy']))
         status, h, icon = s.request('GET', '/favicon.ico', auth=False)
         equal((status, h['Content-Type'], icon[:4]), (200, 'image/svg+xml', b'<svg'))
 
@@ -44,8 +51,10 @@ def each_page_by_its_link(host):
     with opened(host) as s:
         for page, heading in [*PAGES.items()][1:] + [('dashboard', 'Dashboard'), ('settings', 'Settings')]:
             go(page)
-            equal(b.js('return [document.title, location.hash, document.activeElement.id]'), [page.capitalize() + ' · OmniArena', '#' + page, 'main'])
-            equal((b.texts('h1'), b.texts('nav a[aria-current=page]'), b.js('return document.querySelectorAll("[aria-current]").length')), ([heading], [page.capitalize()], 1))
+            equal(b.js('return [document.title, location.hash, document.activeElement.id]'),
+                  [page.capitalize() + ' · OmniArena', '#' + page, 'main'])
+            equal((b.texts('h1'), b.texts('nav a[aria-current=page]'),
+                   b.js('return document.querySelectorAll("[aria-current]").length')), ([heading], [page.capitalize()], 1))
         b.js('history.back()')
         seen('#dashboard-h', 'Dashboard')
         visit(s, 'no-such-page')
@@ -57,14 +66,16 @@ def the_nine_cards(host):
     with opened(host) as s:
         def want():
             h, a = s.health(), agents(s)
-            return {'Executions': str(h['total_execs']), 'Blocked': str(h['blocked_cmds']), 'Bytes': size(h['bytes_captured']), 'Rate/min': str(sum(x['rate_1m'] for x in a.values())),
-                    'Agents': str(h['agents_count']), 'Profile': h['profile'], 'Isolation': h['isolation'], 'Binary size': '%d KB' % round(os.path.getsize(os.path.join(host.work, 'omniarena')) / 1024)}
+            kilobytes = round(os.path.getsize(os.path.join(host.work, 'omniarena')) / 1024)
+            return {'Executions': str(h['total_execs']), 'Blocked': str(h['blocked_cmds']), 'Bytes': size(h['bytes_captured']),
+                    'Rate/min': str(sum(x['rate_1m'] for x in a.values())), 'Agents': str(h['agents_count']), 'Profile': h['profile'],
+                    'Isolation': h['isolation'], 'Binary size': '%d KB' % kilobytes}
         for begun in (False, True):
             if begun:
                 busy(s)
                 s.ok('seq 3000')
             becomes(lambda: {k: v for k, v in cards().items() if k != 'Uptime'}, want())
-        equal(list(cards()), ['Executions', 'Blocked', 'Bytes', 'Uptime', 'Rate/min', 'Agents', 'Profile', 'Isolation', 'Binary size'])
+        equal(' '.join(cards()), 'Executions Blocked Bytes Uptime Rate/min Agents Profile Isolation Binary size')
         equal([cards()[k] for k in ('Executions', 'Blocked', 'Rate/min')] + [cards()['Bytes'][-5:]], ['5', '1', '7', '.0 kB'])
         uptime = lambda: [int(x) for x in re.fullmatch(r'(?:(\d+)m )?(\d+)s', cards()['Uptime']).groups('0')]
         check(abs(uptime()[0] * 60 + uptime()[1] - s.health()['uptime_sec']) <= 2, cards(), s.health())
@@ -72,7 +83,8 @@ def the_nine_cards(host):
         until(lambda: cards()['Uptime'] != before, what='it goes on')
 
 
-COLUMNS = ['Status', 'Agent', 'Execs', 'Blocked', 'Bytes', 'Rate/min', 'Tokens In', 'Tokens Out', 'Budget', 'Model', 'Last Active']
+COLUMNS = ['Status', 'Agent', 'Execs', 'Blocked', 'Bytes', 'Rate/min', 'Tokens In', 'Tokens Out', 'Budget', 'Model',
+           'Last Active']
 
 
 @test
@@ -81,7 +93,8 @@ def the_table_of_agents(host):
         equal(b.texts('#dashboard thead th'), COLUMNS)
         busy(s)
         a = agents(s)['claude']
-        becomes(lambda: table('#agents', agent='claude')[:10], ['active', 'claude', '3', '1', size(a['bytes']), '4', '3,600', '102', '5,000', 'claude-x'])
+        becomes(lambda: table('#agents', agent='claude')[:10],
+                ['active', 'claude', '3', '1', size(a['bytes']), '4', '3,600', '102', '5,000', 'claude-x'])
         equal([a[k] for k in ('execs', 'blocked', 'tokens_in', 'tokens_out', 'token_budget')], [3, 1, 3600, 102, 5000])
         check(re.fullmatch(r'now|\d+s ago', table('#agents', agent='claude')[10]), table('#agents', agent='claude'))
         becomes(lambda: table('#agents', agent='spent')[0], 'over budget')
@@ -115,7 +128,8 @@ def errors_apart_and_the_exit_code(host):
         e = ended('echo out; echo err >&2; exit 3')
         equal((e['out'], e['err'], e['bad']), ('out\n', 'err\n', True))
         check(re.fullmatch(r'exit 3 · [\d,]+ ms', e['end']), e)
-        equal(len(set(b.js('return ["#term .out", "#term .err"].map(c => getComputedStyle(document.querySelector(c)).color)'))), 2, 'one colour')
+        equal(len(set(b.js('return ["#term .out", "#term .err"].map(c => getComputedStyle(document.querySelector(c)).color)'))),
+              2, 'one colour')
         check(re.fullmatch(r'.*exit 137 · SIGKILL · [\d,]+ ms', ended('kill -9 $$')['end']), entry())
         s.json('POST', '/api/settings', '{"timeout_ms":200}')
         check(re.fullmatch(r'timeout after 200 ms · exit 124.*', ended('sleep 20')['end']), entry())
@@ -133,7 +147,7 @@ def blocked_and_refused(host):
         check('python3' in entry()['err'], 'what is allowed', entry())
         e = ended('python3 -c "import socket; socket.socket()"')
         denied = s.run('python3 -c "import socket; socket.socket()"')['denied']
-        check(denied and all(d['hint'] in e['err'] and d['call'] in e['err'] for d in denied) and 'Operation not permitted' in e['err'], denied, e)
+        check('Operation not permitted' in e['err'] and denied and all('%s: %s' % (d['call'], d['hint']) in e['err'] for d in denied), denied, e)
 
 
 @test
@@ -142,7 +156,8 @@ def commands_given_before(host):
         for cmd in ('echo 1', 'echo 2', 'echo 3', 'echo 2'):
             ended(cmd)
         value = lambda key: (b.keys(key), b.js('return document.querySelector("#cmd").value'))[1]
-        equal([value(k) for k in ('Up', 'Up', 'Up', 'Up', 'Down', 'Down', 'Down', 'Up')], ['echo 2', 'echo 3', 'echo 1', 'echo 1', 'echo 3', 'echo 2', '', 'echo 2'])
+        equal([value(k) for k in ('Up', 'Up', 'Up', 'Up', 'Down', 'Down', 'Down', 'Up')],
+              ['echo 2', 'echo 3', 'echo 1', 'echo 1', 'echo 3', 'echo 2', '', 'echo 2'])
 
 
 @test
@@ -176,7 +191,8 @@ def large_output(host):
                 while (document.querySelector('#run').textContent !== 'Run') await new Promise(done => setTimeout(done, 5));
             } })()''')
         equal((b.js('return document.querySelector("#term").children.length'), entry()['out']), (50, '51\n'))
-        check(b.js('const t = document.querySelector("#term"); return t.scrollTop + t.clientHeight > t.scrollHeight - 9'), 'the end is in view')
+        check(b.js('const t = document.querySelector("#term"); return t.scrollTop + t.clientHeight > t.scrollHeight - 9'),
+              'the end is in view')
 
 
 # ---- profile, and the layers ----
@@ -184,12 +200,14 @@ def large_output(host):
 @test
 def the_profile(host):
     with opened(host) as s:
-        for profile, limits in (('moderate', 'CPU:30s Mem:256MB Time:30s'), ('strict', 'CPU:5s Mem:64MB Time:5s'), ('permissive', 'CPU:300s Mem:1024MB Time:300s')):
+        for profile, limits in (('moderate', 'CPU:30s Mem:256MB Time:30s'), ('strict', 'CPU:5s Mem:64MB Time:5s'),
+                                ('permissive', 'CPU:300s Mem:1024MB Time:300s')):
             b.choose('#profile', profile)
             seen('#profile-limits', limits)
             equal((s.health()['profile'], cards()['Profile']), (profile, profile))
         go('security')
-        equal(b.js('return [...document.querySelectorAll("#profiles button b")].map(b => b.textContent)'), ['Strict', 'Moderate', 'Permissive'])
+        equal(b.js('return [...document.querySelectorAll("#profiles button b")].map(b => b.textContent)'),
+              ['Strict', 'Moderate', 'Permissive'])
         pressed = lambda: b.js('return [...document.querySelectorAll("#profiles [aria-pressed=true] b")].map(b => b.textContent)')
         becomes(pressed, ['Permissive'])
         for n, name in ((2, 'Moderate'), (1, 'Strict'), (3, 'Permissive')):
@@ -197,19 +215,27 @@ def the_profile(host):
             becomes(pressed, [name])
             l = s.health()['limits']
             equal(s.health()['profile'], name.lower())
-            becomes(lambda: list(cards('#limits').values()), ['%dms' % l['timeout_ms'], '%ds' % l['max_cpu_sec'], '%dMB' % l['max_mem_mb'], str(l['max_processes']), '%dMB' % l['max_file_mb'], str(l['max_open_files'])])
+            becomes(lambda: list(cards('#limits').values()),
+                    ['%dms' % l['timeout_ms'], '%ds' % l['max_cpu_sec'], '%dMB' % l['max_mem_mb'], str(l['max_processes']),
+                     '%dMB' % l['max_file_mb'], str(l['max_open_files'])])
         s.json('POST', '/api/profile', '{"profile":0}')
         becomes(pressed, ['Strict'], 'changed by somebody else')
 
 
 def layers_are_true(s):
     h = s.health()
-    says = lambda *names: '✓\u00a0in\u00a0force' if all(h['layers'][n] for n in names) else '✗ missing: ' + next(h['missing'][n] for n in names if n in h['missing'])
-    becomes(lambda: [[r[0], r[1], r[3]] for r in table('#layers')], [['1', 'Command policy', says('policy')], ['2', 'CLONE_NEWNET', says('netns')],
-        ['3', 'pivot_root jail', says('mountns', 'pidns')], ['4', 'setrlimit', says('rlimits')], ['5', 'NO_NEW_PRIVS', says('no_new_privs')], ['6', 'seccomp-bpf', says('seccomp')]])
+
+    def says(*names):
+        why = [h['missing'][n] for n in names if n in h['missing']]
+        return '✗ missing: ' + why[0] if why else '✓\u00a0in\u00a0force'
+    layers = [('Command policy', 'policy'), ('CLONE_NEWNET', 'netns'), ('pivot_root jail', 'mountns', 'pidns'), ('setrlimit', 'rlimits'),
+              ('NO_NEW_PRIVS', 'no_new_privs'), ('seccomp-bpf', 'seccomp')]
+    check(all(h['layers'][n] is not (n in h['missing']) for l in layers for n in l[1:]), h)
+    becomes(lambda: [[r[0], r[1], r[3]] for r in table('#layers')], [[str(i), l[0], says(*l[1:])] for i, l in enumerate(layers, 1)])
     fences = b.texts('#fences dd')
     equal(fences[:4], [says(n) for n in ('pidns', 'cgroup', 'landlock', 'userns')])
-    check(fences[4].startswith('✓') if h['whitelist_enforcement'] == 'kernel' else h['whitelist_enforcement_why'] in fences[4], fences)
+    check(fences[4].startswith('✓') if h['whitelist_enforcement'] == 'kernel' else h['whitelist_enforcement_why'] in fences[4],
+          fences)
     return h
 
 
@@ -245,7 +271,8 @@ def the_last_of_the_log(host):
         echo(s, *range(30, 32))
         becomes(commands, last(20, 32))
         equal(audit()[-1][:2] + [re.sub(r'\d+ ms', 'N ms', audit()[-1][3])], ['EXEC', 'a', 'exit 0 · N ms'])
-        check(b.js('const a = document.querySelector("#audit"); return a.scrollTop + a.clientHeight >= a.scrollHeight - 2'), 'the newest is in view')
+        check(b.js('const a = document.querySelector("#audit"); return a.scrollTop + a.clientHeight >= a.scrollHeight - 2'),
+              'the newest is in view')
         equal((asked('/api/audit'), len(asked('/api/health'))), ([], 1), 'by the stream alone')
         execute(s, 'wget x', 'b', 403)
         execute(s, 'exit 4', 'b')
@@ -318,7 +345,8 @@ def five_thousand_events(host):
     def post(first, n):
         conn = http.client.HTTPConnection('127.0.0.1', s.port, timeout=30)
         for i in range(first, first + n):
-            s.request('POST', '/api/exec', '{"cmd":"wget http://example.org/%d-%s"}' % (i, 'x' * 100), {'X-Agent': 'a%d' % (i % 5)}, conn=conn)
+            s.request('POST', '/api/exec', '{"cmd":"wget http://example.org/%d-%s"}' % (i, 'x' * 100),
+                      {'X-Agent': 'a%d' % (i % 5)}, conn=conn)
         conn.close()
 
     def burst(first, n):
@@ -335,7 +363,8 @@ def five_thousand_events(host):
         b.cdp('HeapProfiler.enable')
         b.js(WATCH)
         before, after = burst(100000, 1000), burst(200000, 4000)
-        check(after[0] < before[0] + 3e6 and after[1] < before[1] + 1500 and after[2] < before[2] + 50, 'heap, nodes, elements:', before, after)
+        check(after[0] < before[0] + 6e5 and after[1] < before[1] + 1500 and after[2] < before[2] + 50, 'heap, nodes, elements:',
+              before, after)
         equal([t for t in b.js('return tasks') if t > 200], [], 'long tasks')
         becomes(lambda: cards()['Blocked'], '5,002')
         equal(len(audit()), 20)
@@ -345,7 +374,8 @@ def five_thousand_events(host):
 
 @test
 def charts(host):
-    chart = lambda which: (b.text('#chart-%s figcaption' % which), b.js('return document.querySelector("#chart-%s path").getAttribute("d")' % which).count('M'))
+    chart = lambda which: (b.text('#chart-%s figcaption' % which),
+                           b.js('return document.querySelector("#chart-%s path").getAttribute("d")' % which).count('M'))
     with host.server() as s:
         for opened_then, execs, blocks in ((False, 4, 2), (True, 11, 5)):
             for _ in range(7 if opened_then else 4):
