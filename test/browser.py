@@ -19,21 +19,25 @@ class Browser:
 
     def start(self):
         if not shutil.which('chromium') or not shutil.which('chromedriver'):
-            raise Gone('no chromium, or no chromedriver')
+            raise FileNotFoundError('no chromium, or no chromedriver')
         self.folder = tempfile.mkdtemp(prefix='omniarena-page-')
-        self.proc = subprocess.Popen(['chromedriver', '--port=0'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                     stderr=subprocess.DEVNULL,
-                                     text=True, env={**os.environ, 'HOME': self.folder})
-        for line in self.proc.stdout:
-            if m := re.search(r'started successfully on port (\d+)', line):
+        for _ in range(5):  # the free port that it takes may be another's in the other family of addresses
+            self.proc = subprocess.Popen(['chromedriver', '--port=0'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                         stderr=subprocess.DEVNULL, text=True, env={**os.environ, 'HOME': self.folder})
+            told = iter(self.proc.stdout.readline, '')
+            if m := next(filter(None, (re.search(r'started successfully on port (\d+)', l) for l in told)), None):
                 break
+            self.proc.wait()
         else:
             raise Gone('chromedriver does not start')
         self.http = http.client.HTTPConnection('127.0.0.1', int(m.group(1)), timeout=60)
         options = {'args': FLAGS + ['--user-data-dir=' + self.folder + '/profile'], 'binary': shutil.which('chromium')}
-        r = self.ask('POST', '/session',
-                     {'capabilities': {'alwaysMatch': {'goog:chromeOptions': options, 'goog:loggingPrefs': {'browser': 'ALL'}}}})
-        self.session = r['sessionId']
+        wanted = {'alwaysMatch': {'goog:chromeOptions': options, 'goog:loggingPrefs': {'browser': 'ALL'}}}
+        try:
+            self.session = self.ask('POST', '/session', {'capabilities': wanted})['sessionId']
+        except Gone:
+            self.quit()
+            raise
 
     def ask(self, method, path, body=None):
         path = path if self.session is None else '/session/' + self.session + path

@@ -29,7 +29,7 @@ def test(fn):
         if not b.session:
             try:
                 b.start()
-            except Gone as e:
+            except FileNotFoundError as e:
                 raise Skip(e)
         b.alone()
         b.console()

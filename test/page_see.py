@@ -268,12 +268,14 @@ def the_last_of_the_log(host):
         visit(s)
         last = lambda n, end: ['echo %d' % i for i in range(end - n, end)]
         becomes(commands, last(20, 30))
+        b.js('document.querySelector("#audit li:last-child").mark = true')
         echo(s, *range(30, 32))
         becomes(commands, last(20, 32))
         equal(audit()[-1][:2] + [re.sub(r'\d+ ms', 'N ms', audit()[-1][3])], ['EXEC', 'a', 'exit 0 · N ms'])
         check(b.js('const a = document.querySelector("#audit"); return a.scrollTop + a.clientHeight >= a.scrollHeight - 2'),
               'the newest is in view')
         equal((asked('/api/audit'), len(asked('/api/health'))), ([], 1), 'by the stream alone')
+        equal(b.each('#audit li', 'e.mark === true'), [False] * 17 + [True, False, False], 'rows stay the same elements')
         execute(s, 'wget x', 'b', 403)
         execute(s, 'exit 4', 'b')
         becomes(lambda: [r[:3] for r in audit()[-2:]], [['BLOCK', 'b', 'wget x'], ['EXEC', 'b', 'exit 4']])
@@ -338,6 +340,7 @@ def scrolled_up_is_paused(host):
             seen('#audit-resume', None)
             echo(s, 'on')
             becomes(lambda: commands()[-1], 'echo on')
+        equal(asked('/api/audit'), [], 'by the stream alone')
 
 
 @test
