@@ -412,6 +412,55 @@ def killed_and_started_anew(host):
             becomes(lambda: cards()['Executions'], str(new.health()['total_execs']))
 
 
+class Line:
+    """Between a browser and a server, and can be cut."""
+    def __init__(self, to, port=0):
+        self.door, self.ends = socket.create_server(('127.0.0.1', port)), []
+        self.to, self.port = to, self.door.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                a, b_ = self.door.accept()[0], socket.create_connection(('127.0.0.1', self.to))
+                self.ends += [a, b_]
+                for x, y in ((a, b_), (b_, a)):
+                    threading.Thread(target=self._carry, args=(x, y), daemon=True).start()
+
+    def _carry(self, x, y):
+        with contextlib.suppress(OSError):
+            while data := x.recv(65536):
+                y.sendall(data)
+            y.shutdown(socket.SHUT_WR)
+
+    def cut(self):
+        for s in (self.door, *self.ends):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+
+
+@test
+@fails(*GONE)
+def a_line_that_is_cut(host):
+    """The server lives, and tells again what is known."""
+    with host.server() as s:
+        line = Line(s.port)
+        visit(line)
+        echo(s, *'abc')
+        becomes(lambda: commands()[-1:], ['echo c'])
+        line.cut()
+        seen('#state', 'Server gone')
+        echo(s, 'off')
+        line = Line(s.port, line.port)
+        seen('#state', 'Live', 20)
+        echo(s, 'on')
+        becomes(lambda: [c for c in commands() if 'echo' in c], ['echo ' + w for w in ('a', 'b', 'c', 'off', 'on')])
+        becomes(lambda: cards()['Executions'], '5')
+        b.go('about:blank')
+        line.cut()
+
+
 @test
 @fails(*GONE)
 def another_one_in_its_place(host):

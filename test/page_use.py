@@ -52,6 +52,7 @@ def logging_out(host):
         log_in(STRANGE)
         seen('#state', 'Live')
         echo(s, 'secret')
+        ended('echo more that is secret')
         until(lambda: 'echo secret' in commands(), what='it is shown')
         b.click('#logout')
         seen('h1[id=login-h]', 'Log in')
