@@ -3,7 +3,7 @@
 Every test begins with a fresh tab, and ends with a look at the page's console, where nothing may stand but the requests that
 the test means to fail (@fails). Where a test fails, build/page/NAME.png shows what the browser showed.
 """
-import functools, gzip, hashlib, shlex, unicodedata
+import fcntl, functools, gzip, hashlib, shlex, unicodedata
 import arena
 from arena import *
 from browser import Browser, Gone
@@ -61,6 +61,11 @@ def fails(*paths):
         fn.fails = paths
         return fn
     return mark
+
+
+def until(fn, seconds=10, what='condition'):
+    """Asks less often than the house's: a browser has more to do for an answer."""
+    arena.until(lambda: fn() or time.sleep(0.04), seconds, what)
 
 
 def visit(s, page='dashboard', state='Live'):
@@ -176,6 +181,9 @@ def npm():
     def version(package):
         with contextlib.suppress(OSError), open(os.path.join(folder, 'node_modules', package, 'package.json')) as f:
             return json.load(f)['version']
+    os.makedirs(folder, exist_ok=True)
+    lock = open(os.path.join(folder, 'lock'), 'w')
+    fcntl.flock(lock, fcntl.LOCK_EX)  # the other browser's tests wait for it
     if any(version(p.rsplit('@', 1)[0]) != p.rsplit('@', 1)[1] for p in NPM):
         r = subprocess.run(['npm', 'install', '--no-save', '--no-audit', '--no-fund', '--prefix', folder, *NPM],
                            capture_output=True, text=True)

@@ -241,9 +241,24 @@ def layers_are_true(s):
 
 @test
 def the_six_layers(host):
-    with opened(host, page='security') as s:
+    with host.server() as s:
+        s.settled()
+        visit(s, 'security')
         h = layers_are_true(s)
         equal(b.text('#basic') is None, h['isolation'] == 'kernel')
+
+
+@test
+def lists_that_the_jail_keeps_soon(host):
+    """A change of the lists is in the jail a moment later, when nothing else happens."""
+    with host.server() as s:
+        s.settled()
+        if s.health()['whitelist_enforcement'] != 'kernel':
+            raise Skip(s.health()['whitelist_enforcement_why'])
+        visit(s, 'security')
+        s.json('POST', '/api/policy', '{"action":"add","list":"whitelist","pattern":"wget"}')
+        until(lambda: s.health()['whitelist_enforcement'] == 'kernel', what='the jail has them')
+        becomes(lambda: b.texts('#fences dd')[4], '✓\u00a0in\u00a0force')
 
 
 @test
