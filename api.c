@@ -77,7 +77,7 @@ bool api_init(struct api *a, struct conf *conf, struct policy *policy, struct lo
 	a->audit = u;
 	a->hello = hello;
 	a->started_ms = now_ms();
-	a->started_s = now_unix_ms() / 1000;
+	a->started_unix_ms = now_unix_ms();
 	a->tick = (struct timer){.kind = API_TICK, .place = -1};
 	a->stretch = (struct timer){.kind = API_STRETCH, .place = -1};
 	if (!conn_init(&a->conns, conf, l, q) || getrandom(a->boot, sizeof a->boot, 0) != sizeof a->boot)
@@ -681,8 +681,8 @@ static void put_health(struct json_writer *w, const struct api *a)
 	char size[24];
 
 	(void)text_printf(size, sizeof size, "~%lluKB", (unsigned long long)(a->binary_bytes + 512) / 1024); /* fits */
-	json_put(w, "ok:true version:%s uptime_sec:%lu total_execs:%lu blocked_cmds:%lu profile:%s profile_id:%u isolation:%s", CONF_VERSION,
-	         (a->loop->now - a->started_ms) / 1000, a->agents->total.execs, a->agents->total.blocked, p->name, a->jobs->profile, isolation(a));
+	json_put(w, "ok:true version:%s uptime_sec:%lu started_unix_ms:%lu total_execs:%lu blocked_cmds:%lu profile:%s profile_id:%u isolation:%s", CONF_VERSION,
+	         (a->loop->now - a->started_ms) / 1000, a->started_unix_ms, a->agents->total.execs, a->agents->total.blocked, p->name, a->jobs->profile, isolation(a));
 	put_layers(w, a);
 	put_enforcement(w, a);
 	json_put(w, "agents_count:%zu max_rate_per_agent:%lu max_rps:%lu default_token_budget:%lu default_credentials:%hhd", a->agents->n,
@@ -1439,7 +1439,7 @@ static void get_metrics(struct api *a, struct conn *c)
 	put_metric(b, "warm_cells", false, "Jails that are ready.", job_ready_cells(a->jobs));
 	put_metric(b, "connections", false, "Open connections.", a->conns.open);
 	put_metric(b, "agents", false, "Known agents.", a->agents->n);
-	put_metric(b, "start_time_seconds", false, "Unix time of the start.", a->started_s);
+	put_metric(b, "start_time_seconds", false, "Unix time of the start.", a->started_unix_ms / 1000);
 	for (const struct counter *of = total_counters; of < total_counters + TOTAL_COUNTERS; of++)
 		put_metric(b, of->name, true, of->help, counter_of(&a->agents->total, of));
 	for (const struct counter *of = agent_counters; of < agent_counters + AGENT_COUNTERS; of++) {
@@ -1564,12 +1564,18 @@ void api_save(struct api *a)
 	a->agents->changed = false;
 }
 
+/* Another number whenever what event streams tell of health has changed. */
+static uint64_t figures(const struct api *a)
+{
+	return a->audit->rows << 16 | a->jobs->running << 1 | a->jobs->view[a->jobs->profile].known; /* max_running is below 2^15 */
+}
+
 static void tick(struct api *a)
 {
 	a->ticked_ms = a->loop->now;
 	audit_tick(a->audit);
-	a->figures += a->counted != a->audit->rows;
-	a->counted = a->audit->rows;
+	a->figures += a->counted != figures(a);
+	a->counted = figures(a);
 	if (a->agents->changed)
 		api_save(a);
 }
@@ -1936,7 +1942,7 @@ void api_turn(struct api *a)
 		pump(a);
 	if (a->audit->want && job_ask(a->jobs, MSG_FETCH, fetch[a->audit->want], NOBODY_WAITS, (struct str){NULL, 0}))
 		a->audit->want = AUDIT_NOTHING;
-	bool busy = a->agents->changed || a->audit->used || a->audit->why[0] || a->audit->want;
+	bool busy = a->agents->changed || a->audit->used || a->audit->why[0] || a->audit->want || (a->conns.streams && a->counted != figures(a));
 	uint64_t due = a->ticked_ms + TICK_MS, now = a->loop->now;
 	if (busy && a->tick.place < 0)
 		loop_timer(a->loop, &a->tick, due > now ? due - now : 0);

@@ -32,10 +32,10 @@ struct api {
 	bool state_told;           /* that the state can't be saved was said */
 	bool good_known;
 	uint32_t edits, edits_asked; /* of the policy in memory; when its file was asked for */
-	uint64_t ticked_ms, counted; /* the last tick; the newest row of the ring then */
+	uint64_t ticked_ms, counted; /* the last tick; what there was to tell then */
 	uint32_t figures;          /* changes when event streams are to tell the counters anew: once a second at most */
 	struct conns conns;
-	uint64_t started_ms, started_s, binary_bytes;
+	uint64_t started_ms, started_unix_ms, binary_bytes;
 	struct timer tick;         /* once a second while there is something to save or to look after */
 	/* one password at a time is compared with the stored one; who is right is known by a quick digest from then on */
 	struct timer stretch;

@@ -101,7 +101,6 @@ def the_table_of_agents(host):
         equal((len(table('#agents')), b.text('#no-agents')), (len(agents(s)), None))
         running = Stream(s, 'POST', '/api/exec', '{"cmd":"sleep 30"}', Accept='text/event-stream', X_Agent='quiet')
         until(lambda: s.health()['running'], what='it runs')
-        execute(s, 'true', 'claude')  # agents are asked for after something has happened, else every 15 s
         becomes(lambda: table('#agents', agent='quiet')[0], 'running')
         running.sock.close(), running.file.close()
         becomes(lambda: table('#agents', agent='quiet')[0], 'active')

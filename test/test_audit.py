@@ -550,6 +550,9 @@ def live_figures(host):
             seen.append(next(told))
         equal((seen[-1]['total_execs'], seen[-1]['blocked_cmds']), (50, 50))
         check(len(seen) < 50, 'once a second at most, not once a row', len(seen))
+        with stream(s, {'cmd': 'sleep 9'}).sock:
+            until(lambda: next(told)['running'] == 1, what='what runs is told while it runs')
+        until(lambda: next(told)['running'] == 0, what='and that it does not any more')
 
 
 @test
