@@ -44,8 +44,8 @@ def agents(s, **kw):
 
 
 def kept(s):
-    """What is said of the agents, without what depends on the last minute."""
-    return {n: {k: v for k, v in a.items() if k != 'rate_1m'} for n, a in agents(s).items()}
+    """What is said of the agents, without what depends on the last minute, or on our asking, which is default's activity."""
+    return {n: {k: v for k, v in a.items() if k != 'rate_1m' and (n, k) != ('default', 'last_active')} for n, a in agents(s).items()}
 
 
 def metrics(s):
