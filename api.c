@@ -21,13 +21,14 @@ enum {
 	SLICE = 2000,        /* iterations of PBKDF2 a turn: about a millisecond */
 	ITERATIONS = SYS_SANITIZED ? 6000 : 600000, /* for new passwords; what OWASP's password storage page asks for */
 	NOBODY_WAITS = UINT32_MAX, EXPORTS = 8,
+	CALL_OUTPUT = 128 << 10, /* bytes of each stream that a call over MCP gets: it is sent twice, and read by a model */
 };
 
 typedef void handler(struct api *a, struct conn *c);
 /* What a request that changed a file says when the warden has answered: "" is saved, else why not. */
 typedef void saved_handler(struct api *a, struct conn *c, const char *unsaved);
 static handler get_page, get_icon, get_healthz, get_health, post_exec, any_policy, post_test, post_reload, post_profile, get_agents, get_audit, get_export,
-               get_events, any_settings, post_budget, post_password, delete_sandbox, get_metrics;
+               get_events, any_settings, post_budget, post_password, delete_sandbox, get_metrics, any_mcp;
 static saved_handler reply_policy, reply_settings, reply_default_budget, reply_password;
 
 /* ADMIN: its changes are not for an agent's own token, which must not widen what holds for it; OWNER: nor what it
@@ -53,6 +54,7 @@ static const struct route routes[] = {
 	{"/api/auth/password", HTTP_POST, ADMIN, post_password, reply_password},
 	{"/api/sandbox", HTTP_DELETE, ADMIN, delete_sandbox, NULL},
 	{"/metrics", HTTP_GET, OWNER, get_metrics, NULL},
+	{"/mcp", HTTP_POST | HTTP_DELETE, 0, any_mcp, NULL},
 };
 
 static void process(struct api *a, struct conn *c);
@@ -246,7 +248,8 @@ static void preflight(struct api *a, struct conn *c)
 {
 	conn_reply(&a->conns, c, 204, NULL,
 	           "Access-Control-Allow-Methods: GET, POST, DELETE, OPTIONS\r\n"
-	           "Access-Control-Allow-Headers: Authorization, Content-Type, X-Agent, X-Model, X-Tokens-In, X-Tokens-Out, Last-Event-ID\r\n"
+	           "Access-Control-Allow-Headers: Authorization, Content-Type, X-Agent, X-Model, X-Tokens-In, X-Tokens-Out, Last-Event-ID, "
+	           "MCP-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id\r\n"
 	           "Access-Control-Max-Age: 600\r\n");
 }
 
@@ -425,6 +428,8 @@ static bool admit_agent(struct api *a, struct conn *c, const struct conf_agent *
 	if (agent && !(c->route && c->route->run == post_exec) &&
 	    conn_refuse_bad(&a->conns, c, spend(a, c, agent, none, (const int64_t[2]){-1, -1})))
 		return false;
+	if (c->route && c->route->run == any_mcp) /* its exec is one that spends, too */
+		c->req.header[HTTP_X_TOKENS_IN].p = c->req.header[HTTP_X_TOKENS_OUT].p = NULL;
 	uint64_t wait_s = bucket_take(&a->agents->all, 60 * a->conf->max_rps, a->conf->max_rps, a->loop->now);
 	if (wait_s)
 		refuse_rate(a, c, agent, c->req.path, E_RATE, wait_s, "too many requests a second (max_rps)");
@@ -566,6 +571,20 @@ void api_event(struct api *a, uint32_t id, short revents)
 	}
 }
 
+/* How far the command is that was called over MCP, once a second at most. False: there is nothing to be told. */
+static bool put_progress(struct api *a, struct conn *c)
+{
+	const struct job *j = job_find(a->jobs, c->job);
+	if (!c->call_n || !j || j->st != JOB_RUN || a->loop->now - c->told_ms < 1000)
+		return false;
+	c->told_ms = a->loop->now;
+	uint64_t ms = (now_us() - j->start_us) / 1000;
+	buf_printf(&c->out, "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":%.*s,"
+	           "\"progress\":%llu,\"message\":\"%llu ms, %llu bytes of output\"}}\n\n", (int)c->token_n, c->token, (unsigned long long)ms,
+	           (unsigned long long)ms, (unsigned long long)(j->out_bytes + j->err_bytes));
+	return true;
+}
+
 static void beat(struct api *a, struct conn *c)
 {
 	if (c->stalled) { /* a whole beat long, nobody read */
@@ -573,7 +592,7 @@ static void beat(struct api *a, struct conn *c)
 		return;
 	}
 	c->stalled = c->out.n > 0;
-	if (c->out.n == 0)
+	if (c->out.n == 0 && !put_progress(a, c))
 		buf_str(&c->out, ":\n\n"); /* a comment, which says that we are there */
 	loop_timer(a->loop, &c->timer, CONN_BEAT_MS);
 	(void)conn_push(&a->conns, c);
@@ -1728,11 +1747,23 @@ static void post_exec(struct api *a, struct conn *c)
 	} else {
 		c->job = j->id;
 		c->has_job = true;
-		c->streaming = names(c->req.header[HTTP_ACCEPT], "text/event-stream");
+		c->streaming = names(c->req.header[HTTP_ACCEPT], "text/event-stream") && (!c->call_n || c->token_n);
 		a->conns.streams += c->streaming;
 		conn_wait(&a->conns, c);
 		job_start(a->jobs, j);
 	}
+}
+
+/* How much of s ends with a whole character; all of it when nothing can follow, or when it is no UTF-8 anyway. */
+static size_t whole(struct str s, bool ended)
+{
+	for (size_t back = 1; !ended && back <= 3 && back <= s.n; back++) {
+		struct str last = {s.p + s.n - back, back};
+		unsigned char lead = (unsigned char)last.p[0];
+		if (lead >= 0xc0)
+			return utf8_next(last) == -(int)back ? s.n - back : s.n;
+	}
+	return s.n;
 }
 
 /* What stands in the job's own room from there on becomes a piece: where the next one begins. */
@@ -1779,6 +1810,35 @@ static void begin_result(struct conn *c, const struct job *j, struct buf *b)
 		json_put(w, "would_block:%s", j->would);
 }
 
+/* The same for who called over MCP, in one piece, as it is sent twice. */
+static void reply_call(struct api *a, struct conn *c, struct job *j)
+{
+	struct json_writer *w = &c->w;
+	struct buf *of[] = {&j->out, &j->err};
+
+	if (!conn_large(&a->conns, c))
+		return;
+	begin_result(c, j, &c->body);
+	for (int i = 0; i < 2; i++) {
+		if (of[i]->n > CALL_OUTPUT)
+			of[i]->n = whole((struct str){of[i]->p, CALL_OUTPUT}, false);
+		json_key(w, i ? "stderr" : "stdout");
+		c->lossy[i] = !json_string(w, (struct str){of[i]->p, of[i]->n});
+	}
+	exec_put_rest(w, j, c->lossy[0], c->lossy[1]);
+	if (j->wants || j->want_all) {
+		json_put(w, "contents:{");
+		buf_put(&c->body, j->contents.p, j->contents.n);
+		json_put(w, "} contents_absent:[");
+		buf_put(&c->body, j->absent.p, j->absent.n);
+		json_put(w, "]");
+	}
+	if (is_cut(j))
+		conn_refuse(&a->conns, c, E_INTERNAL, "the reply does not fit");
+	else
+		conn_reply_object(&a->conns, c);
+}
+
 static void reply_result(struct api *a, struct conn *c, struct job *j)
 {
 	struct json_writer *w = &c->w;
@@ -1810,18 +1870,6 @@ static void reply_result(struct api *a, struct conn *c, struct job *j)
 }
 
 /* ---- exec as a stream ---- */
-
-/* How much of s ends with a whole character; all of it when nothing can follow, or when it is no UTF-8 anyway. */
-static size_t whole(struct str s, bool ended)
-{
-	for (size_t back = 1; !ended && back <= 3 && back <= s.n; back++) {
-		struct str last = {s.p + s.n - back, back};
-		unsigned char lead = (unsigned char)last.p[0];
-		if (lead >= 0xc0)
-			return utf8_next(last) == -(int)back ? s.n - back : s.n;
-	}
-	return s.n;
-}
 
 /* The next piece of an output as an event, as far as there is room. False: there is nothing, or no room. */
 static bool put_output(struct conn *c, const struct job *j, bool is_err)
@@ -1877,6 +1925,23 @@ static void pump_exec(struct api *a, struct conn *c)
 		end_exec(a, c, j);
 }
 
+/* A call that is answered with events: that the command runs, then how far it is; the result is api_job_done's. */
+static void pump_call(struct api *a, struct conn *c)
+{
+	struct job *j = job_find(a->jobs, c->job);
+
+	if (!j || j->st != JOB_RUN)
+		return;
+	if (c->st != CONN_STREAM) {
+		conn_stream(&a->conns, c);
+		c->told_ms = a->loop->now;
+	}
+	if (j->out_bytes + j->err_bytes > c->out_at && c->out.n == 0 && put_progress(a, c))
+		c->out_at = j->out_bytes + j->err_bytes;
+	if (c->out.n)
+		(void)conn_push(&a->conns, c);
+}
+
 void api_job_done(struct api *a, struct job *j)
 {
 	struct conn *c = conn_find(&a->conns, j->conn);
@@ -1885,14 +1950,14 @@ void api_job_done(struct api *a, struct job *j)
 		job_drop(a->jobs, j);
 		return;
 	}
-	if (c->st == CONN_STREAM || (c->streaming && j->outcome <= JOB_TIMED_OUT)) {
+	if (!c->call_n && (c->st == CONN_STREAM || (c->streaming && j->outcome <= JOB_TIMED_OUT))) {
 		pump_exec(a, c);
 		return;
 	}
 	switch (j->outcome) {
 	case JOB_RAN:
 	case JOB_TIMED_OUT:
-		reply_result(a, c, j);
+		(c->call_n ? reply_call : reply_result)(a, c, j);
 		break;
 	case JOB_BUSY:
 		refuse_busy(a, c, j->who, NULL, j);
@@ -1916,6 +1981,91 @@ void api_job_done(struct api *a, struct job *j)
 	process(a, c); /* what was pipelined behind it */
 }
 
+/* ---- MCP ---- */
+
+/* Of a call that this session made, nothing is wanted any more: no answer either. */
+static void cancel_call(struct api *a, const struct mcp *m)
+{
+	for (size_t i = 0; i < a->conns.conns; i++) {
+		struct conn *c = &a->conns.conn[i];
+		if (c->st != CONN_FREE && c->has_job && c->call_n == m->id.n && c->session == m->session && memcmp(c->call, m->id.p, m->id.n) == 0)
+			conn_close(&a->conns, c);
+	}
+}
+
+/* What 'audit' is given, as its path has it. False: it is wrong, which is answered. */
+static bool audit_query(struct api *a, struct conn *c)
+{
+	static const struct json_field known[] = {
+		{"limit", JSON_NUMBER, "'limit' must be a number"}, {"after", JSON_NUMBER, "'after' must be a number"}, {"agent", JSON_STRING, "'agent' must be a name"},
+	};
+	static char query[256];
+	struct json_token f[countof(known)];
+	struct buf b = {query, 0, sizeof query, false};
+
+	if (!conn_fields(&a->conns, c, known, countof(known), f))
+		return false;
+	for (size_t i = 0; i < countof(known); i++)
+		if (f[i].kind != JSON_END)
+			buf_printf(&b, "%s=%.*s&", known[i].name, (int)f[i].text.n, f[i].text.p);
+	bool name = f[2].kind == JSON_END || conf_is_name(f[2].text);
+	c->req.query = (struct str){b.p, b.n};
+	return !conn_refuse_bad(&a->conns, c, !name ? known[2].needs : b.full ? "these numbers are too long" : NULL);
+}
+
+static void call_tool(struct api *a, struct conn *c, const struct mcp *m)
+{
+	static handler *const tools[MCP_TOOLS] = {
+		[MCP_EXEC] = post_exec, [MCP_CHECK_COMMAND] = post_test, [MCP_AUDIT] = get_audit, [MCP_HEALTH] = get_health,
+	};
+	static char none[] = "{}";
+
+	memcpy(c->call, m->id.p, m->id.n);
+	c->call_n = (uint8_t)m->id.n;
+	if (m->token.n)
+		memcpy(c->token, m->token.p, m->token.n);
+	c->token_n = (uint8_t)m->token.n;
+	c->session = m->session;
+	/* what a tool is given is what its path's body would be */
+	c->body.n = c->body.cap = m->arguments.p ? m->arguments.n : sizeof none - 1;
+	c->body.p = m->arguments.p ? c->body.p + (m->arguments.p - c->body.p) : none;
+	if (m->tool != MCP_AUDIT || audit_query(a, c))
+		tools[m->tool](a, c);
+}
+
+static void any_mcp(struct api *a, struct conn *c)
+{
+	struct mcp m;
+	char session[128] = "";
+
+	if (c->req.method == HTTP_DELETE) {
+		if (mcp_end(&a->mcp, &c->req))
+			conn_reply(&a->conns, c, 204, NULL, NULL);
+		else
+			conn_refuse(&a->conns, c, E_NOT_FOUND, "there is no such session");
+		return;
+	}
+	switch (mcp_read(&a->mcp, &c->req, (struct str){c->body.p, c->body.n}, &m, &c->text)) {
+	case MCP_CALL:
+		call_tool(a, c, &m);
+		break;
+	case MCP_ANSWER:
+		if (m.begins) {
+			struct str name = mcp_session_name(&a->mcp, m.session);
+			(void)text_printf(session, sizeof session, "Mcp-Session-Id: %.*s\r\nAccess-Control-Expose-Headers: Mcp-Session-Id\r\n", (int)name.n, name.p);
+		}
+		conn_reply_text(&a->conns, c, m.status, "application/json", session);
+		break;
+	case MCP_CANCEL:
+		cancel_call(a, &m);
+		conn_reply(&a->conns, c, m.status, NULL, NULL);
+		break;
+	case MCP_ACCEPTED:
+		conn_reply(&a->conns, c, m.status, NULL, NULL);
+		break;
+	}
+}
+
 /* ---- once a turn ---- */
 
 static void pump(struct api *a)
@@ -1923,7 +2073,7 @@ static void pump(struct api *a)
 	for (size_t i = 0; i < a->conns.conns; i++) {
 		struct conn *c = &a->conns.conn[i];
 		if (c->has_job && c->streaming && (c->st == CONN_STREAM || c->st == CONN_WAIT))
-			pump_exec(a, c);
+			(c->call_n ? pump_call : pump_exec)(a, c);
 		else if (c->st == CONN_STREAM && !c->has_job)
 			pump_events(a, c);
 	}

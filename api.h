@@ -11,6 +11,7 @@
 #include "hash.h"
 #include "job.h"
 #include "loop.h"
+#include "mcp.h"
 #include "msg.h"
 #include "policy.h"
 
@@ -36,6 +37,7 @@ struct api {
 	uint32_t figures;          /* changes when event streams are to tell the counters anew: once a second at most */
 	struct conns conns;
 	uint64_t started_ms, started_unix_ms, binary_bytes;
+	struct mcp_sessions mcp;
 	struct timer tick;         /* once a second while there is something to save or to look after */
 	/* one password at a time is compared with the stored one; who is right is known by a quick digest from then on */
 	struct timer stretch;

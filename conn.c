@@ -160,6 +160,7 @@ static void next_request(struct conns *a, struct conn *c)
 	c->out.n = c->text.n = c->sent = c->pieces = c->piece_at = 0;
 	c->out.full = c->text.full = c->quoted = false;
 	c->origin = (struct str){NULL, 0};
+	c->call_n = c->token_n = 0;
 	c->st = CONN_HEAD;
 	c->since = a->loop->now;
 	loop_timer(a->loop, &c->timer, c->in_n ? HEAD_MS : IDLE_MS);
@@ -412,9 +413,34 @@ struct json_writer *conn_large_object(struct conns *a, struct conn *c)
 	return conn_large(a, c) ? begin_object(c, &c->body) : NULL;
 }
 
+/* The object as the result of a tool that was called over MCP: also what refuses is one. */
+static void reply_framed(struct conns *a, struct conn *c, bool failed)
+{
+	bool is_event = c->st == CONN_STREAM;
+	struct str object = {c->w.b->p, c->w.b->n};
+
+	conn_piece(c, PIECE_PLAIN, str_of(is_event ? "event: message\ndata: " : ""));
+	conn_piece(c, PIECE_PLAIN, str_of(mcp_frame[MCP_BEGIN]));
+	conn_piece(c, PIECE_PLAIN, (struct str){c->call, c->call_n});
+	conn_piece(c, PIECE_PLAIN, str_of(mcp_frame[MCP_TEXT]));
+	conn_piece(c, PIECE_JSON, object);
+	conn_piece(c, PIECE_PLAIN, str_of(mcp_frame[MCP_OBJECT]));
+	conn_piece(c, PIECE_PLAIN, object);
+	conn_piece(c, PIECE_PLAIN, str_of(mcp_frame[failed ? MCP_END_FAILED : MCP_END]));
+	conn_piece(c, PIECE_PLAIN, str_of(is_event ? "\n\n" : "\n"));
+	if (is_event)
+		conn_end_stream(a, c);
+	else
+		conn_reply(a, c, 200, "application/json", NULL);
+}
+
 void conn_reply_object_as(struct conns *a, struct conn *c, int status, const char *extra)
 {
 	json_close(&c->w);
+	if (c->call_n && !c->w.b->full) {
+		reply_framed(a, c, status >= 400);
+		return;
+	}
 	buf_put(c->w.b, "\n", 1);
 	reply_whole(a, c, c->w.b, status, "application/json", extra);
 }

@@ -9,6 +9,7 @@
 #include "job.h"
 #include "json.h"
 #include "loop.h"
+#include "mcp.h"
 
 /* Kinds in the loop, behind job's. */
 enum { CONN_SOCKET = JOB_KINDS, CONN_TIMER, CONN_KINDS };
@@ -43,6 +44,9 @@ struct conn {
 	bool stretching;      /* its password is being checked; then the same request is looked at once more */
 	bool lossy[2];        /* of a command's reply: what was no UTF-8 was replaced in stdout, stderr */
 	int file;             /* what PIECE_FILE reads, or -1 */
+	uint8_t call_n, token_n; /* a tool is called over MCP: length of the call's id, else 0; of the token of its progress, or 0 */
+	uint32_t session;     /* of that call */
+	uint64_t told_ms;     /* when progress was told last */
 	const struct route *route;
 	char *in;             /* CONN_IN bytes: head, and a body that fits behind it */
 	size_t in_n, used;    /* bytes there; bytes of it that belong to this request */
@@ -63,6 +67,7 @@ struct conn {
 	struct http_req req;
 	unsigned char shown[32]; /* the digest of right credentials */
 	struct piece piece[CONN_PIECES];
+	char call[MCP_ID_MAX], token[MCP_ID_MAX];
 };
 
 struct conns {

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static const struct { char name[20]; bool list; } headers[HTTP_HEADER_COUNT] = {
+static const struct { char name[21]; bool list; } headers[HTTP_HEADER_COUNT] = {
 	[HTTP_HOST] = {"host", false},
 	[HTTP_AUTHORIZATION] = {"authorization", false},
 	[HTTP_CONTENT_LENGTH] = {"content-length", false},
@@ -20,6 +20,10 @@ static const struct { char name[20]; bool list; } headers[HTTP_HEADER_COUNT] = {
 	[HTTP_ACCEPT] = {"accept", true},
 	[HTTP_ACCEPT_ENCODING] = {"accept-encoding", true},
 	[HTTP_LAST_EVENT_ID] = {"last-event-id", false},
+	[HTTP_MCP_VERSION] = {"mcp-protocol-version", false},
+	[HTTP_MCP_METHOD] = {"mcp-method", false},
+	[HTTP_MCP_NAME] = {"mcp-name", false},
+	[HTTP_MCP_SESSION_ID] = {"mcp-session-id", false},
 };
 
 static const struct { char name[8]; enum http_method method; } methods[] = {
@@ -28,7 +32,7 @@ static const struct { char name[8]; enum http_method method; } methods[] = {
 };
 
 static const struct { short status; char reason[32]; } reasons[] = {
-	{200, "OK"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"},
+	{200, "OK"}, {202, "Accepted"}, {204, "No Content"}, {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"},
 	{404, "Not Found"}, {405, "Method Not Allowed"}, {406, "Not Acceptable"}, {408, "Request Timeout"}, {413, "Content Too Large"},
 	{414, "URI Too Long"}, {417, "Expectation Failed"}, {429, "Too Many Requests"},
 	{431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
