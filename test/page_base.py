@@ -3,7 +3,7 @@
 Every test begins with a fresh tab, and ends with a look at the page's console, where nothing may stand but the requests that
 the test means to fail (@fails). Where a test fails, build/page/NAME.png shows what the browser showed.
 """
-import fcntl, functools, gzip, hashlib, shlex, unicodedata
+import fcntl, functools, gzip, hashlib, shlex, unicodedata, urllib.request
 import arena
 from arena import *
 from browser import Browser, Gone

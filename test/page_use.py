@@ -209,15 +209,16 @@ def code_for_langchain(host):
 
 
 MCP_CLIENT = '''import { Client } from '@modelcontextprotocol/sdk/client/index.js';
-import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { readFileSync } from 'node:fs';
 const client = new Client({ name: 'test', version: '1' });
-await client.connect(new StdioClientTransport(JSON.parse(readFileSync(process.argv[2])).mcpServers.omniarena));
+const { type, url, headers } = JSON.parse(readFileSync(process.argv[2])).mcpServers.omniarena;
+await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } }));
 const { tools } = await client.listTools(), call = cmd => client.callTool({ name: 'exec', arguments: { cmd } });
 const unknown = await client.callTool({ name: 'nosuch', arguments: {} }).then(() => 'taken', e => e.code);
 await client.ping();
 const allowed = await call('echo "hé"'), blocked = await call('wget x');
-console.log(JSON.stringify({ server: client.getServerVersion(), tools, allowed, blocked, unknown }));
+console.log(JSON.stringify({ type, server: client.getServerVersion(), tools, allowed, blocked, unknown }));
 await client.close();
 '''
 
@@ -233,11 +234,11 @@ def code_for_mcp(host):
             os.symlink(modules, os.path.join(elsewhere, 'node_modules'))
             r = json.loads(run_in(elsewhere, 'node', as_file(elsewhere, 'client.mjs', MCP_CLIENT),
                                   os.path.join(folder, '.mcp.json')))
-            equal((r['server']['name'], [t['name'] for t in r['tools']], r['unknown'], logged(s)[-1]['agent']),
-                  ('omniarena', ['exec'], -32601, 'mcp'))
+            equal((r['type'], r['server']['name'], r['tools'][0]['name'], r['unknown'], logged(s)[-1]['agent']),
+                  ('http', 'omniarena', 'exec', -32602, 'mcp'))
             equal(r['tools'][0]['inputSchema']['required'], ['cmd'])
-            allowed, blocked = (json.loads(r[k]['content'][0]['text']) for k in ('allowed', 'blocked'))
-            equal((allowed['stdout'], bool(r['allowed'].get('isError')), blocked['ok'], r['blocked']['isError']),
+            allowed, blocked = (r[k]['structuredContent'] for k in ('allowed', 'blocked'))
+            equal((allowed['stdout'], r['allowed']['isError'], blocked['ok'], r['blocked']['isError']),
                   ('hé\n', False, False, True))
 
 
@@ -247,15 +248,17 @@ def code_for_openclaw(host):
     with integrate(host, 'OpenClaw') as each:
         for s, _, code, folder in each:
             os.mkdir(folder + '/bin')
-            os.chmod(folder + '/bin/' + as_file(folder + '/bin', 'openclaw', '#!/bin/sh\nprintf "%s\\0" "$@" >args\n'), 0o755)
+            os.chmod(folder + '/bin/' + as_file(folder + '/bin', 'openclaw', '#!/bin/sh\nprintf "%s\\0" "$@" >>args\n'), 0o755)
             run_in(folder, 'sh', stdin=code, path=folder + '/bin:')
             with open(folder + '/args') as f:
-                *words, how, end = f.read().split('\0')
-            equal((words, end, set(json.loads(how))), (['mcp', 'set', 'omniarena'], '', {'command', 'args'}))
+                words = f.read().split('\0')
+            how = json.loads(words.pop(3))
+            equal((words, how['type']), (['mcp', 'set', 'omniarena', 'mcp', 'probe', 'omniarena', ''], 'http'))
             call = {'jsonrpc': '2.0', 'id': 1, 'method': 'tools/call',
                     'params': {'name': 'exec', 'arguments': {'cmd': 'echo hi'}}}
-            reply = json.loads(run_in('/', json.loads(how)['command'], *json.loads(how)['args'], stdin=json.dumps(call) + '\n'))
-            equal(json.loads(reply['result']['content'][0]['text'])['stdout'], 'hi\n')
+            with urllib.request.urlopen(urllib.request.Request(how['url'], json.dumps(call).encode(), how['headers'])) as reply:
+                equal(json.load(reply)['result']['structuredContent']['stdout'], 'hi\n')
+            equal(logged(s, 'EXEC')[-1]['agent'], 'openclaw')
 
 
 @test
