@@ -9,7 +9,7 @@
 .SUFFIXES:
 
 SRC := util.c sys.c hash.c json.c http.c shell.c bpf.c page.c msg.c loop.c chain.c conf.c policy.c agent.c audit.c denied.c view.c jail.c cell.c warden.c \
-       job.c conn.c mcp.c exec.c api.c cli.c arena.c
+       job.c conn.c mcp.c exec.c api.c client.c cli.c arena.c
 
 # A musl compiler where there is one: musl-gcc, or a cc that is musl's own (Alpine).
 ifeq ($(origin CC),default)

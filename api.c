@@ -1716,7 +1716,15 @@ static bool may_start(struct api *a, struct conn *c, struct job *j)
 /* Makes a new job of the request. False: it is none, which is answered. */
 static bool fill_job(struct api *a, struct conn *c, struct exec *x, struct job *j)
 {
-	j->profile = profile_for(a, c);
+	const struct json_token *asked = &x->field[F_PROFILE];
+	uint32_t profile = profile_for(a, c);
+	j->profile = asked->kind != JSON_END ? profile_of(asked) : profile;
+	if (conn_refuse_bad(&a->conns, c, j->profile == CONF_PROFILES ? no_profile : NULL))
+		return false;
+	if (j->profile > profile) {
+		conn_refuse(&a->conns, c, E_CAPABILITY, "a command may ask for a stricter profile than the one in force, not for a wider one");
+		return false;
+	}
 	const char *why = exec_fill(x, j, timeout_of(a, conf_profile(j->profile)));
 
 	if (why && x->unfit.n) { /* whoever sends such a thing is remembered */

@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,7 +49,7 @@ static struct arena {
 	struct api api;
 	struct msg_hello hello;
 	pid_t warden;
-	int wall, listen_fd, listen_slot, signal_fd, signal_slot;
+	int wall, listen_fd, listen_slot, signal_fd, signal_slot, notify_fd;
 	uint16_t port;
 	bool draining, over;
 	int status;
@@ -142,6 +144,68 @@ static _Noreturn void no_listen(void)
 	die("listening on %s port %llu:", a.conf.listen, (unsigned long long)a.conf.port);
 }
 
+/* The socket that a service manager has opened for us (sd_listen_fds(3)), or -1. */
+static int inherited_socket(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+	uint64_t v;
+
+	if (!pid || !n || !str_uint(str_of(pid), INT32_MAX, &v) || (pid_t)v != getpid())
+		return -1;
+	if (strcmp(n, "1") != 0)
+		die("LISTEN_FDS=%s: one socket is served, not several", n);
+	return 3;
+}
+
+/* Where the service manager wants to hear that we are ready (sd_notify(3)); told or not, the server serves. */
+static int open_notify(void)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	size_t n = path ? strlen(path) : 0;
+
+	if (n == 0 || n >= sizeof at.sun_path)
+		return -1;
+	memcpy(at.sun_path, path, n);
+	if (path[0] == '@')
+		at.sun_path[0] = '\0'; /* an abstract name, unix(7) */
+	int fd = sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&at, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+		warn("NOTIFY_SOCKET %s:", path);
+	return fd;
+}
+
+static void notify(const char *text)
+{
+	if (a.notify_fd >= 0)
+		(void)write(a.notify_fd, text, strlen(text)); /* nobody there: then nobody waits */
+}
+
+/* A socket of ours is known by what the checks of an address need: who can reach it. One in the file system is its
+ * folder's affair; the jails' uids are then told apart by our pid. */
+static void take_socket(void)
+{
+	struct sockaddr_storage at;
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)&at;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)&at;
+	socklen_t n = sizeof at;
+	const unsigned char *ip = (const unsigned char *)&v4->sin_addr;
+
+	if (getsockname(a.listen_fd, (struct sockaddr *)&at, &n) < 0 || listen(a.listen_fd, BACKLOG) < 0 ||
+	    sys_fcntl(a.listen_fd, F_SETFL, O_NONBLOCK) < 0 || sys_fcntl(a.listen_fd, F_SETFD, FD_CLOEXEC) < 0)
+		die("the socket that was handed over:");
+	if (at.ss_family == AF_INET) {
+		(void)text_printf(a.conf.listen, sizeof a.conf.listen, "%u.%u.%u.%u", ip[0], ip[1], ip[2], ip[3]); /* fits */
+		a.port = ntohs(v4->sin_port);
+	} else if (at.ss_family == AF_INET6) {
+		(void)text_printf(a.conf.listen, sizeof a.conf.listen, IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ? "::1" : "::"); /* fits */
+		a.port = ntohs(v6->sin6_port);
+	} else {
+		(void)text_printf(a.conf.listen, sizeof a.conf.listen, "127.0.0.1"); /* fits */
+		a.port = (uint16_t)getpid();
+	}
+}
+
 /* Takes the port before anything else is done, so that a second instance changes nothing. */
 static void bind_port(void)
 {
@@ -149,6 +213,10 @@ static void bind_port(void)
 	socklen_t n = parse_address(a.conf.listen, (uint16_t)a.conf.port, &at);
 	const int on = 1;
 
+	if (a.listen_fd >= 0) {
+		take_socket();
+		return;
+	}
 	if (n == 0)
 		die("--listen %s: an IPv4 or IPv6 address is needed", a.conf.listen);
 	a.listen_fd = sys_socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -205,6 +273,7 @@ static void announce(void)
 			warn("without %s: %s", msg_layer_name(l), a.hello.why[l]);
 	if (conf_default_credentials(&a.conf))
 		warn("the default credentials are in force, for this host alone");
+	notify("READY=1\n");
 }
 
 static int open_signals(void)
@@ -273,6 +342,8 @@ static void start(int argc, char **argv)
 	open_standard_fds();
 	cli_main(argc, argv, &a.conf, &a.policy);
 	forget_policy(); /* no cell inherits a secret */
+	a.listen_fd = inherited_socket();
+	a.notify_fd = open_notify();
 	wipe_environment();
 	raise_fd_limit(&a.conf);
 	bind_port();
@@ -311,7 +382,9 @@ static void peer_address(const struct sockaddr_storage *from, unsigned char out[
 	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)from;
 
 	memset(out, 0, 16);
-	if (from->ss_family == AF_INET) {
+	if (from->ss_family == AF_UNIX) {
+		out[15] = 1; /* as from ::1 */
+	} else if (from->ss_family == AF_INET) {
 		out[10] = out[11] = 0xff;
 		memcpy(out + 12, &v4->sin_addr, 4);
 	} else
@@ -350,6 +423,7 @@ static void drain(int status)
 		return;
 	a.draining = true;
 	a.status = status;
+	notify("STOPPING=1\n");
 	loop_del(&a.loop, &a.listen_slot);
 	loop_timer_off(&a.loop, &a.accept_timer);
 	(void)close(a.listen_fd);

@@ -12,6 +12,7 @@
 
 #include "agent.h"
 #include "chain.h"
+#include "client.h"
 #include "msg.h"
 #include "sys.h"
 #include "util.h"
@@ -198,41 +199,109 @@ static _Noreturn void token(const struct conf *c, const struct policy *p, const 
 	_exit(0);
 }
 
+/* ---- the table ---- */
+
+/* What a subcommand takes. */
+enum { NEW = 1 /* --new, which is needed */, OPERAND = 2, OPTIONAL = 4 /* it need not be there */, WORDS = 8 /* or may be several */, ASKS = 16, ALONE = 32, RUNS = 64 };
 static const struct command {
 	char name[7];
-	const char *option; /* stands behind the name, and is needed */
-	bool operand, optional;
+	uint8_t takes;
 	void (*run)(const struct conf *c, const struct policy *p, const char *operand);
+	void (*ask)(const struct conf *c, const struct client_options *o, const char *operand);
 } commands[] = {
-	{"check", NULL, true, false, check},
-	{"verify", NULL, true, true, verify},
-	{"token", "--new", false, false, token},
+	{"check", OPERAND, check, NULL},
+	{"verify", OPERAND | OPTIONAL, verify, NULL},
+	{"token", NEW, token, NULL},
+	{"exec", OPERAND | WORDS | ASKS | ALONE | RUNS, NULL, client_exec},
+	{"mcp", ASKS | ALONE, NULL, client_mcp},
+	{"tail", ASKS, NULL, client_tail},
+	{"top", ASKS, NULL, client_top},
+	{"doctor", 0, NULL, client_doctor},
 };
+
+static _Noreturn void wrong_usage(const char *what, const char *why)
+{
+	warn("%s: %s (omniarena --help lists what there is)", what, why);
+	_exit(2);
+}
+
+/* Takes the options that are a subcommand's own out of argv, where those of conf.h stay: how many words are left. */
+static int take_options(const struct command *cmd, int argc, char **argv, struct client_options *o)
+{
+	int kept = 2, i = 2;
+	for (; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++) {
+		const char *value = argv[i] + (strncmp(argv[i], "--agent=", 8) == 0 ? 8 : strncmp(argv[i], "--timeout=", 10) == 0 ? 10 : 0);
+		bool agent = strncmp(argv[i], "--agent", 7) == 0 && strchr("=", argv[i][7]), timeout = strncmp(argv[i], "--timeout", 9) == 0 && strchr("=", argv[i][9]);
+		if ((cmd->takes & ALONE) && strcmp(argv[i], "--standalone") == 0) {
+			o->standalone = true;
+		} else if ((cmd->takes & RUNS) && strcmp(argv[i], "--json") == 0) {
+			o->json = true;
+		} else if (((cmd->takes & ASKS) && agent) || ((cmd->takes & RUNS) && timeout)) {
+			if (value == argv[i] && ++i == argc)
+				wrong_usage(argv[i - 1], "a value is missing");
+			value = value == argv[i - 1] || value == argv[i] ? argv[i] : value;
+			if (agent ? !conf_is_name(str_of(value)) : !str_uint(str_of(value), 86400000, &o->timeout_ms) || !o->timeout_ms)
+				wrong_usage(value, agent ? "an agent's name has 1 to 63 of A-Z a-z 0-9 . _ -" : "a timeout is a whole number of milliseconds");
+			o->agent = agent ? value : o->agent;
+		} else {
+			o->has_profile = o->has_profile || strncmp(argv[i], "--profile", 9) == 0;
+			argv[kept++] = argv[i];
+			if (!strchr(argv[i], '=') && i + 1 < argc && strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0 && strcmp(argv[i], "--version") != 0)
+				argv[kept++] = argv[++i];
+		}
+	}
+	while (i < argc)
+		argv[kept++] = argv[i++];
+	argv[kept] = NULL;
+	return kept;
+}
+
+/* Several words are one command line, as ssh(1) has it. */
+static const char *join(int n, char **words)
+{
+	static char line[SHELL_IN_MAX + 1];
+	struct buf b = {line, 0, sizeof line - 1, false};
+	for (int i = 0; i < n; i++) {
+		buf_str(&b, i ? " " : "");
+		buf_str(&b, words[i]);
+	}
+	if (b.full)
+		wrong_usage(words[0], "a command has at most 64 KiB");
+	return line;
+}
 
 void cli_main(int argc, char **argv, struct conf *c, struct policy *p)
 {
 	bool only_check = false;
 	const struct command *cmd = NULL;
-	int skip = 0;
+	struct client_options o = {.json = false};
+	char *keys[64] = {NULL};
 
 	for (size_t i = 0; argc > 1 && i < countof(commands); i++)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			cmd = &commands[i];
-	if (cmd) {
-		skip = 1 + (cmd->option != NULL);
-		if (cmd->option && (argc < 3 || strcmp(argv[2], cmd->option) != 0)) {
-			warn("%s: %s is needed (omniarena --help lists what there is)", cmd->name, cmd->option);
-			_exit(2);
-		}
-	}
-	int first = conf_load(c, argc - skip, argv + skip, &only_check) + skip, most = first + (cmd && cmd->operand);
-	if (argc > most || (cmd && cmd->operand && !cmd->optional && argc == first)) {
-		warn("%s: %s (omniarena --help lists what there is)", argc > most ? argv[most] : cmd->name, argc > most ? "no such command or option" : "a command is missing");
-		_exit(2);
-	}
+	unsigned takes = cmd ? cmd->takes : 0;
+	int skip = cmd ? 1 + !!(takes & NEW) : 0;
+	if ((takes & NEW) && (argc < 3 || strcmp(argv[2], "--new") != 0))
+		wrong_usage(cmd->name, "--new is needed");
+	if (cmd && cmd->ask)
+		argc = take_options(cmd, argc, argv, &o);
+	int first = conf_load(c, argc - skip, argv + skip, &only_check) + skip, most = takes & WORDS ? argc : first + !!(takes & OPERAND);
+	if (argc > most)
+		wrong_usage(argv[most], "no such command or option");
+	if ((takes & OPERAND) && !(takes & OPTIONAL) && argc == first)
+		wrong_usage(cmd->name, "a command is missing");
+	for (int i = 0; cmd && i < first - 2 && (size_t)i < countof(keys) - 1; i++)
+		keys[i] = argv[i + 2];
+	o.keys = keys;
 	cli_policy(c, p, false);
 	if (only_check)
 		check_config(c, p);
-	if (cmd)
+	if (cmd && cmd->ask) {
+		if (takes & ASKS)
+			client_token(c);
+		cmd->ask(c, &o, first < argc ? join(argc - first, argv + first) : NULL);
+	} else if (cmd) {
 		cmd->run(c, p, first < argc ? argv[first] : NULL);
+	}
 }

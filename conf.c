@@ -172,9 +172,17 @@ static _Noreturn void help(const struct conf *c)
 	            "       omniarena check [--KEY VALUE]... COMMAND\n"
 	            "       omniarena verify [--KEY VALUE]... [FILE]\n"
 	            "       omniarena token --new [--KEY VALUE]...\n"
+	            "       omniarena exec [--json] [--agent NAME] [--profile N] [--timeout MS] [--standalone] COMMAND...\n"
+	            "       omniarena mcp [--agent NAME] [--standalone]\n"
+	            "       omniarena tail | top | doctor\n"
 	            "Runs agents' shell commands in kernel jails, asked over HTTP. 'check' only says what the\n"
 	            "policy would say to a command, with status 0 allowed, 1 blocked. 'verify' reads the audit\n"
-	            "log, with status 0 whole, 1 changed. 'token' makes a new bearer token.\n\n");
+	            "log, with status 0 whole, 1 changed. 'token' makes a new bearer token. 'exec' has a running\n"
+	            "server run a command, with our standard streams (the whole input goes first) and its exit\n"
+	            "status: 124 after the timeout, 125 when it could not be run, 126 when the policy forbids it;\n"
+	            "with --standalone a server of its own does, for this once. 'mcp' is an MCP server on standard\n"
+	            "input and output. 'tail' shows the audit log as it grows, 'top' the agents, 'doctor' what jail\n"
+	            "this host gives. These show the token of --token-file or OMNIARENA_TOKEN.\n\n");
 	for (size_t i = 0; i < countof(keys); i++) {
 		const struct key *k = &keys[i];
 		spell(flag, sizeof flag, k->name, false);

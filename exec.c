@@ -14,6 +14,7 @@ enum { CMD_MAX = EXEC_CMD_MAX, CWD_MAX = 4096, FILE_NAME = 1024 };
 static const struct json_field fields[FIELDS] = {
 	[F_CMD] = {"cmd", JSON_STRING, "'cmd' must be a string"},
 	[F_ARGV] = {"argv", JSON_ARRAY, "'argv' must be an array of strings"},
+	[F_PROFILE] = {"profile", JSON_END, ""},
 	[F_STDIN] = {"stdin", JSON_STRING, "'stdin' must be a string"},
 	[F_ENV] = {"env", JSON_OBJECT, "'env' must be an object of strings"},
 	[F_CWD] = {"cwd", JSON_STRING, "'cwd' must be a string"},

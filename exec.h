@@ -10,7 +10,8 @@
 
 enum { EXEC_CMD_MAX = 65536 };
 enum exec_field {
-	F_CMD, F_ARGV, F_STDIN, F_ENV, F_CWD, F_TIMEOUT, F_ENCODING, F_ALLOW, F_PUT_FILES, F_GET_FILES, F_MODEL, F_TOKENS_IN, F_TOKENS_OUT, FIELDS,
+	F_CMD, F_ARGV, F_STDIN, F_ENV, F_CWD, F_TIMEOUT, F_ENCODING, F_ALLOW, F_PUT_FILES, F_GET_FILES, F_MODEL, F_TOKENS_IN, F_TOKENS_OUT,
+	F_PROFILE, FIELDS,
 };
 
 /* What a request says: slices of its text. tokens: in and out, -1 where nothing was said. unfit: after exec_fill, a
