@@ -225,30 +225,46 @@ static _Noreturn void wrong_usage(const char *what, const char *why)
 	_exit(2);
 }
 
-/* Takes the options that are a subcommand's own out of argv, where those of conf.h stay: how many words are left. */
+/* The options that are subcommands' own, and which of these have them. */
+enum { STANDALONE, JSON, AGENT, TIMEOUT };
+static const struct { char name[13]; uint8_t of; bool value; } options[] = {
+	[STANDALONE] = {"--standalone", ALONE, false}, [JSON] = {"--json", RUNS, false}, [AGENT] = {"--agent", ASKS, true}, [TIMEOUT] = {"--timeout", RUNS, true},
+};
+
+static void set_option(struct client_options *o, size_t option, const char *value)
+{
+	o->standalone = o->standalone || option == STANDALONE;
+	o->json = o->json || option == JSON;
+	if (option == AGENT && !conf_is_name(str_of(o->agent = value)))
+		wrong_usage(value, "an agent's name has 1 to 63 of A-Z a-z 0-9 . _ -");
+	if (option == TIMEOUT && (!str_uint(str_of(value), 86400000, &o->timeout_ms) || o->timeout_ms == 0))
+		wrong_usage(value, "a timeout is a whole number of milliseconds");
+}
+
+/* Takes them out of argv, where those of conf.h stay: how many words are left. */
 static int take_options(const struct command *cmd, int argc, char **argv, struct client_options *o)
 {
 	int kept = 2, i = 2;
 	for (; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++) {
-		const char *value = argv[i] + (strncmp(argv[i], "--agent=", 8) == 0 ? 8 : strncmp(argv[i], "--timeout=", 10) == 0 ? 10 : 0);
-		bool agent = strncmp(argv[i], "--agent", 7) == 0 && strchr("=", argv[i][7]), timeout = strncmp(argv[i], "--timeout", 9) == 0 && strchr("=", argv[i][9]);
-		if ((cmd->takes & ALONE) && strcmp(argv[i], "--standalone") == 0) {
-			o->standalone = true;
-		} else if ((cmd->takes & RUNS) && strcmp(argv[i], "--json") == 0) {
-			o->json = true;
-		} else if (((cmd->takes & ASKS) && agent) || ((cmd->takes & RUNS) && timeout)) {
-			if (value == argv[i] && ++i == argc)
-				wrong_usage(argv[i - 1], "a value is missing");
-			value = value == argv[i - 1] || value == argv[i] ? argv[i] : value;
-			if (agent ? !conf_is_name(str_of(value)) : !str_uint(str_of(value), 86400000, &o->timeout_ms) || !o->timeout_ms)
-				wrong_usage(value, agent ? "an agent's name has 1 to 63 of A-Z a-z 0-9 . _ -" : "a timeout is a whole number of milliseconds");
-			o->agent = agent ? value : o->agent;
+		const char *eq = strchr(argv[i], '=');
+		struct str name = {argv[i], eq ? (size_t)(eq - argv[i]) : strlen(argv[i])};
+		size_t k = 0;
+
+		while (k < countof(options) && (!(cmd->takes & options[k].of) || !str_eq(name, options[k].name)))
+			k++;
+		bool ours = k < countof(options), alone = str_eq(name, "--help") || str_eq(name, "-h") || str_eq(name, "--version") || str_eq(name, "--check-config");
+		bool next = !eq && (ours ? options[k].value : !alone); /* its value is the next word */
+		if (next && i + 1 == argc)
+			wrong_usage(argv[i], "a value is missing");
+		if (ours) {
+			set_option(o, k, eq ? eq + 1 : next ? argv[i + 1] : "");
 		} else {
-			o->has_profile = o->has_profile || strncmp(argv[i], "--profile", 9) == 0;
 			argv[kept++] = argv[i];
-			if (!strchr(argv[i], '=') && i + 1 < argc && strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0 && strcmp(argv[i], "--version") != 0)
-				argv[kept++] = argv[++i];
+			if (next)
+				argv[kept++] = argv[i + 1];
 		}
+		o->has_profile = o->has_profile || str_eq(name, "--profile");
+		i += next;
 	}
 	while (i < argc)
 		argv[kept++] = argv[i++];
