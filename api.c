@@ -2035,8 +2035,9 @@ static void call_tool(struct api *a, struct conn *c, const struct mcp *m)
 	c->token_n = (uint8_t)m->token.n;
 	c->session = m->session;
 	/* what a tool is given is what its path's body would be */
-	c->body.n = c->body.cap = m->arguments.p ? m->arguments.n : sizeof none - 1;
-	c->body.p = m->arguments.p ? c->body.p + (m->arguments.p - c->body.p) : none;
+	char *arguments = m->arguments.p ? c->body.p + (m->arguments.p - c->body.p) : none; /* they are a part of it */
+	size_t n = m->arguments.p ? m->arguments.n : sizeof none - 1;
+	c->body = (struct buf){arguments, n, n, false};
 	if (m->tool != MCP_AUDIT || audit_query(a, c))
 		tools[m->tool](a, c);
 }

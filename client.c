@@ -143,7 +143,7 @@ static void start_alone(char **argv)
 	memcpy(at.sun_path, child.socket, strlen(child.socket) + 1);
 	if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof at) < 0 || listen(listener, CALLS) < 0 || sys_pipe2(ends, O_CLOEXEC) < 0)
 		fail("a server of its own: %s", strerror(errno));
-	child.pid = fork();
+	child.pid = sys_clone(0);
 	if (child.pid == 0)
 		serve_alone(listener, ends[1], argv);
 	(void)close(listener);
@@ -217,6 +217,14 @@ static int connect_to(const struct conf *c)
 	return fd;
 }
 
+/* Where the server has stopped reading, its reply says why. */
+static void send_all(int fd, struct str s)
+{
+	for (ssize_t n; s.n && ((n = send(fd, s.p, s.n, MSG_NOSIGNAL)) > 0 || errno == EINTR);)
+		if (n > 0)
+			s.p += n, s.n -= (size_t)n;
+}
+
 /* Sends a request; headers: whole lines of our own. False: no server is there, errno. r->text is kept. */
 static bool try_ask(const struct conf *c, const struct client_options *o, struct reply *r, const char *method, const char *path, const char *headers, struct str body)
 {
@@ -232,8 +240,8 @@ static bool try_ask(const struct conf *c, const struct client_options *o, struct
 	           child.pid > 0 ? child.token : c->token, o->agent ? "X-Agent: " : "", o->agent ? o->agent : "", o->agent ? "\r\n" : "", headers, body.n);
 	if (b.full)
 		fail("the request does not fit");
-	put_all(r->fd, b.p, b.n);
-	put_all(r->fd, body.p, body.n);
+	send_all(r->fd, (struct str){b.p, b.n});
+	send_all(r->fd, body);
 	return true;
 }
 
@@ -292,10 +300,26 @@ static struct str whole_body(struct reply *r)
 	return (struct str){r->text + at, r->n - at};
 }
 
-/* Fields of a JSON object that came from the server, which is trusted no further than to be asked. */
-static bool fields(struct str object, const struct json_field *known, size_t n, struct json_token *out)
+/* The fields of an object whose names stand in a line; absent ones are JSON_END. False: it is no object. What comes from the server
+ * is checked like anything else. */
+static bool pick(struct str object, const char *names, struct json_token *out)
 {
-	return !json_check(object, NULL) && !json_fields(object, known, n, out);
+	struct json_reader r;
+	struct json_token t;
+	size_t i = 0;
+
+	for (struct str rest = str_of(names), name; str_word(&rest, &name);)
+		out[i++] = (struct json_token){.kind = JSON_END};
+	if (json_check(object, NULL) || json_enter(&r, object) != JSON_OBJECT)
+		return false;
+	while (json_next(&r, &t) != JSON_CLOSE) {
+		(void)json_skip(&r, &t); /* it was checked */
+		i = 0;
+		for (struct str rest = str_of(names), name; str_word(&rest, &name); i++)
+			if (t.key.n == name.n && memcmp(t.key.p, name.p, name.n) == 0)
+				out[i] = t;
+	}
+	return true;
 }
 
 static int64_t number_of(const struct json_token *t)
@@ -314,14 +338,11 @@ static void put_plain(struct buf *b, struct str s)
 /* A refusal, said on stderr; the status that goes with it. */
 static int refused(int status, struct str body)
 {
-	static const struct json_field known[] = {
-		{"error", JSON_STRING, ""}, {"rule", JSON_END, ""}, {"program", JSON_END, ""}, {"reason", JSON_END, ""}, {"code", JSON_STRING, ""},
-	};
-	struct json_token f[countof(known)];
+	struct json_token f[5];
 	char text[1024];
 	struct buf b = {text, 0, sizeof text, false};
 
-	if (!fields(body, known, countof(known), f) || f[0].kind == JSON_END)
+	if (!pick(body, "error rule program reason code", f) || f[0].kind != JSON_STRING)
 		fail("the server answered %d", status);
 	put_plain(&b, json_unescape(f[0].text));
 	for (int i = 1; i < 4; i++)
@@ -358,10 +379,9 @@ static void put_stdin(struct json_writer *w)
 /* The status that our end has, of a reply's object. */
 static int status_of(struct str object)
 {
-	static const struct json_field known[] = {{"exit_code", JSON_NUMBER, ""}, {"timed_out", JSON_BOOL, ""}, {"error", JSON_STRING, ""}};
-	struct json_token f[countof(known)];
+	struct json_token f[3];
 
-	if (!fields(object, known, countof(known), f))
+	if (!pick(object, "exit_code timed_out error", f))
 		fail("the server's answer can't be read");
 	if (f[0].kind == JSON_END)
 		return refused(500, object);
@@ -373,22 +393,20 @@ static int status_of(struct str object)
 /* What the jail refused, each with its hint. */
 static void tell_denied(struct str object)
 {
-	static const struct json_field known[] = {{"denied", JSON_ARRAY, ""}}, row[] = {{"call", JSON_STRING, ""}, {"hint", JSON_STRING, ""}};
 	struct json_token f[1], t, d[2];
 	struct json_reader r;
 
-	if (!fields(object, known, 1, f) || f[0].kind == JSON_END)
+	if (!pick(object, "denied", f) || f[0].kind != JSON_ARRAY)
 		return;
 	(void)json_enter(&r, f[0].text);
 	while (json_next(&r, &t) == JSON_OBJECT && json_skip(&r, &t))
-		if (!json_fields(t.text, row, 2, d) && d[0].kind && d[1].kind)
+		if (pick(t.text, "call hint", d) && d[0].kind == JSON_STRING && d[1].kind == JSON_STRING)
 			warn("%.*s: %.*s", (int)d[0].text.n, d[0].text.p, (int)d[1].text.n, d[1].text.p);
 }
 
 /* One event of a command's: output goes where it belongs. True when it was the last one, with our status. */
 static bool take_event(struct str event, struct str data, int *status)
 {
-	static const struct json_field known[] = {{"data", JSON_STRING, ""}};
 	struct json_token f[1];
 
 	if (str_eq(event, "exit") || str_eq(event, "error")) {
@@ -396,7 +414,7 @@ static bool take_event(struct str event, struct str data, int *status)
 		*status = status_of(data);
 		return true;
 	}
-	if (!fields(data, known, 1, f) || f[0].kind == JSON_END)
+	if (!pick(data, "data", f) || f[0].kind != JSON_STRING)
 		return false;
 	struct str text = json_unescape(f[0].text);
 	long n = base64_decode(text, (char *)text.p);
@@ -475,8 +493,7 @@ static void put_error(const struct call *k, const char *what)
 /* What of a reply has come is handed on: events one by one, an answer when it is whole. */
 static void hand_on(struct call *k)
 {
-	static const struct json_field known[] = {{"jsonrpc", JSON_STRING, ""}, {"error", JSON_STRING, ""}};
-	struct json_token f[countof(known)];
+	struct json_token f[2];
 	struct reply *r = &k->r;
 	bool more = take(r);
 	const char *end;
@@ -492,11 +509,10 @@ static void hand_on(struct call *k)
 	if (more)
 		return;
 	struct str body = {r->text + r->at, r->n - r->at};
-	bool is_json = r->status > 0 && !r->events && body.n && !json_check(body, NULL);
-	bool is_rpc = is_json && !json_fields(body, known, 1, f) && f[0].kind != JSON_END;
-	if (is_rpc)
+	bool is_json = r->status > 0 && !r->events && pick(body, "jsonrpc error", f);
+	if (is_json && f[0].kind == JSON_STRING)
 		put_line(body);
-	else if (is_json && !json_fields(body, known, 2, f) && f[1].kind != JSON_END)
+	else if (is_json && f[1].kind == JSON_STRING)
 		put_error(k, "the server refuses; see standard error"), (void)refused(r->status, body);
 	else if (r->status != 202)
 		put_error(k, "the server went away");
@@ -531,34 +547,26 @@ static struct str raw_id(const struct json_token *t)
 
 static void send_message(const struct conf *c, const struct client_options *o, struct call *k, struct str line)
 {
-	static const struct json_field known[] = {{"id", JSON_END, ""}, {"method", JSON_STRING, ""}, {"params", JSON_OBJECT, ""}};
-	static const struct json_field inner[] = {{"name", JSON_STRING, ""}, {"_meta", JSON_OBJECT, ""}, {"requestId", JSON_END, ""}};
-	struct json_token f[countof(known)], p[countof(inner)] = {{.kind = JSON_END}}, t;
-	struct json_reader r;
+	struct json_token f[3], p[3], version[1];
 	char headers[1024];
 	struct buf b = {headers, 0, sizeof headers, false};
 
 	k->id_n = 0;
 	buf_str(&b, "Accept: application/json, text/event-stream\r\nContent-Type: application/json\r\n");
-	if (fields(line, known, countof(known), f)) {
+	if (pick(line, "id method params", f)) {
 		struct str id = raw_id(&f[0]);
 		if (f[0].kind != JSON_END && id.n <= sizeof k->id)
 			memcpy(k->id, id.p, k->id_n = id.n);
-		if (f[2].kind != JSON_END && json_fields(f[2].text, inner, countof(inner), p))
-			p[0].kind = p[1].kind = p[2].kind = JSON_END;
-		if (json_is(f[1].text, "notifications/cancelled") && p[2].kind != JSON_END) {
+		bool has_params = f[2].kind == JSON_OBJECT && pick(f[2].text, "name _meta requestId", p);
+		if (has_params && json_is(f[1].text, "notifications/cancelled")) {
 			cancel(raw_id(&p[2]));
 			return;
 		}
-		if (p[1].kind != JSON_END && json_enter(&r, p[1].text))
-			while (json_next(&r, &t) != JSON_CLOSE && t.kind != JSON_END) {
-				if (json_is(t.key, "io.modelcontextprotocol/protocolVersion")) {
-					mirror(&b, "MCP-Protocol-Version", &t);
-					mirror(&b, "Mcp-Method", &f[1]);
-					mirror(&b, "Mcp-Name", &p[0]);
-				}
-				(void)json_skip(&r, &t);
-			}
+		if (has_params && p[1].kind == JSON_OBJECT && pick(p[1].text, "io.modelcontextprotocol/protocolVersion", version)) {
+			mirror(&b, "MCP-Protocol-Version", version);
+			mirror(&b, "Mcp-Method", &f[1]);
+			mirror(&b, "Mcp-Name", &p[0]);
+		}
 	}
 	headers[b.n < sizeof headers ? b.n : sizeof headers - 1] = '\0';
 	if (!b.full && try_ask(c, o, &k->r, "POST", "/mcp", headers, line))
@@ -614,10 +622,7 @@ _Noreturn void client_mcp(const struct conf *c, const struct client_options *o, 
 
 _Noreturn void client_tail(const struct conf *c, const struct client_options *o, const char *none)
 {
-	static const struct json_field known[] = {
-		{"time", JSON_STRING, ""}, {"agent", JSON_END, ""}, {"event", JSON_STRING, ""}, {"cmd", JSON_STRING, ""}, {"exit_code", JSON_NUMBER, ""}, {"result", JSON_STRING, ""},
-	};
-	struct json_token f[countof(known)];
+	struct json_token f[6];
 	struct reply r = {.text = NULL};
 	struct str line;
 	char out[32768];
@@ -628,13 +633,17 @@ _Noreturn void client_tail(const struct conf *c, const struct client_options *o,
 		leave(refused(r.status, whole_body(&r)));
 	while (next_line(&r, &line)) {
 		struct buf b = {out, 0, sizeof out, false};
-		if (line.n < 6 || memcmp(line.p, "data: ", 6) != 0 || !fields((struct str){line.p + 6, line.n - 6}, known, countof(known), f) || f[2].kind == JSON_END)
+		if (line.n < 6 || memcmp(line.p, "data: ", 6) != 0 || !pick((struct str){line.p + 6, line.n - 6}, "time agent event cmd exit_code result", f) || f[2].kind != JSON_STRING)
 			continue; /* a comment, or other figures */
 		for (int i = 0; i < 4; i++) {
 			put_plain(&b, f[i].kind == JSON_STRING ? json_unescape(f[i].text) : str_of("-"));
 			buf_str(&b, " ");
 		}
-		buf_printf(&b, "\u2192 exit:%.*s %.*s\n", (int)f[4].text.n, f[4].text.p, (int)f[5].text.n, f[5].text.p);
+		buf_str(&b, "\u2192 exit:");
+		put_plain(&b, f[4].text);
+		buf_str(&b, " ");
+		put_plain(&b, f[5].text);
+		buf_str(&b, "\n");
 		put_all(1, b.p, b.n);
 	}
 	fail("the server went away");
@@ -650,13 +659,9 @@ static void pad(struct buf *b, struct str s, size_t width)
 
 _Noreturn void client_top(const struct conf *c, const struct client_options *o, const char *none)
 {
-	static const struct json_field all[] = {{"agents", JSON_ARRAY, ""}}, known[] = {
-		{"name", JSON_STRING, ""}, {"running", JSON_NUMBER, ""}, {"execs", JSON_NUMBER, ""}, {"blocked", JSON_NUMBER, ""}, {"rate_1m", JSON_NUMBER, ""},
-		{"tokens_total", JSON_NUMBER, ""}, {"token_budget", JSON_NUMBER, ""}, {"model", JSON_STRING, ""},
-	};
-	static const uint8_t width[countof(known)] = {24, 4, 9, 9, 9, 12, 12, 24};
-	static const char titles[countof(known)][10] = {"AGENT", "RUN", "EXECS", "BLOCKED", "RATE/MIN", "TOKENS", "BUDGET", "MODEL"};
-	struct json_token f[countof(known)], a[1], t;
+	static const uint8_t width[] = {24, 4, 9, 9, 9, 12, 12, 24};
+	static const char titles[countof(width)][10] = {"AGENT", "RUN", "EXECS", "BLOCKED", "RATE/MIN", "TOKENS", "BUDGET", "MODEL"};
+	struct json_token f[countof(width)], a[1], t;
 	struct reply r = {.text = NULL};
 	struct json_reader rows;
 	static char out[65536];
@@ -670,15 +675,16 @@ _Noreturn void client_top(const struct conf *c, const struct client_options *o, 
 		(void)close(r.fd);
 		if (r.status != 200)
 			leave(refused(r.status, body));
-		if (!fields(body, all, 1, a) || a[0].kind == JSON_END)
+		if (!pick(body, "agents", a) || a[0].kind != JSON_ARRAY)
 			fail("the server's answer can't be read");
 		buf_str(&b, lives ? "\033[H\033[2J" : "");
-		for (size_t i = 0; i < countof(known); i++)
+		for (size_t i = 0; i < countof(width); i++)
 			pad(&b, str_of(titles[i]), width[i]);
 		buf_str(&b, "\n");
 		(void)json_enter(&rows, a[0].text);
-		while (json_next(&rows, &t) == JSON_OBJECT && json_skip(&rows, &t) && !json_fields(t.text, known, countof(known), f)) {
-			for (size_t i = 0; i < countof(known); i++)
+		while (json_next(&rows, &t) == JSON_OBJECT && json_skip(&rows, &t) &&
+		       pick(t.text, "name running execs blocked rate_1m tokens_total token_budget model", f)) {
+			for (size_t i = 0; i < countof(width); i++)
 				pad(&b, f[i].kind == JSON_STRING ? json_unescape(f[i].text) : f[i].text, width[i]);
 			buf_str(&b, "\n");
 		}
@@ -701,8 +707,7 @@ static const struct { char layer[13], how[150]; } remedies[] = {
 
 _Noreturn void client_doctor(const struct conf *c, const struct client_options *o, const char *none)
 {
-	static const struct json_field known[] = {{"isolation", JSON_STRING, ""}, {"layers", JSON_OBJECT, ""}, {"missing", JSON_OBJECT, ""}, {"version", JSON_STRING, ""}};
-	struct json_token f[countof(known)], on, why;
+	struct json_token f[4], on, why;
 	struct json_reader layers, missing;
 	struct reply r = {.text = NULL};
 	struct utsname u;
@@ -713,7 +718,7 @@ _Noreturn void client_doctor(const struct conf *c, const struct client_options *
 	start_alone(o->keys);
 	ask(c, o, &r, "GET", "/api/health", "", (struct str){NULL, 0});
 	struct str body = whole_body(&r);
-	if (r.status != 200 || !fields(body, known, countof(known), f) || f[0].kind == JSON_END || f[1].kind == JSON_END || f[2].kind == JSON_END || uname(&u) < 0)
+	if (r.status != 200 || !pick(body, "isolation layers missing version", f) || f[1].kind != JSON_OBJECT || f[2].kind != JSON_OBJECT || uname(&u) < 0)
 		fail("a server of its own did not answer as it should");
 	buf_printf(&b, "omniarena %.*s on %s %s %s, as %s: isolation %.*s\n", (int)f[3].text.n, f[3].text.p, u.sysname, u.release, u.machine,
 	           geteuid() == 0 ? "root" : "an ordinary user", (int)f[0].text.n, f[0].text.p);
