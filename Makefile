@@ -59,6 +59,9 @@ build/page.inc: dash.html Makefile | build/test
 	printf '#define PAGE_SCRIPT "%s"\n#define PAGE_STYLE "%s"\n' "$$($(call HASH,script))" "$$($(call HASH,style))" >>$@.new
 	mv $@.new $@
 build/page.o: build/page.inc
+build/tools.inc: tools.json Makefile | build/test
+	tr -d '\n\t' <tools.json | od -An -v -tu1 | sed 's/[0-9][0-9]*/&,/g' >$@
+build/mcp.o: build/tools.inc
 
 # rebuilt when the compiler or a flag changes
 build/flags: FORCE | build/test
@@ -73,7 +76,7 @@ FORCE:
 # the sanitizers need a libc of their own kind: the system's, dynamic
 DEBUG_CC := cc
 debug: omniarena-sanitized
-omniarena-sanitized: $(SRC) $(wildcard *.h) build/page.inc build/flags
+omniarena-sanitized: $(SRC) $(wildcard *.h) build/page.inc build/tools.inc build/flags
 	$(DEBUG_CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CPPFLAGS) $(SANITIZE) -o $@ $(SRC)
 
 # ---- tests ----

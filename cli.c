@@ -202,7 +202,11 @@ static _Noreturn void token(const struct conf *c, const struct policy *p, const 
 /* ---- the table ---- */
 
 /* What a subcommand takes. */
-enum { NEW = 1 /* --new, which is needed */, OPERAND = 2, OPTIONAL = 4 /* it need not be there */, WORDS = 8 /* or may be several */, ASKS = 16, ALONE = 32, RUNS = 64 };
+enum {
+	NEW = 1, /* --new, which is needed */
+	OPERAND = 2, OPTIONAL = 4 /* it need not be there */, WORDS = 8 /* or may be several */,
+	ASKS = 16 /* a server */, ALONE = 32 /* or one of its own */, RUNS = 64 /* a command */,
+};
 static const struct command {
 	char name[7];
 	uint8_t takes;
@@ -228,7 +232,8 @@ static _Noreturn void wrong_usage(const char *what, const char *why)
 /* The options that are subcommands' own, and which of these have them. */
 enum { STANDALONE, JSON, AGENT, TIMEOUT };
 static const struct { char name[13]; uint8_t of; bool value; } options[] = {
-	[STANDALONE] = {"--standalone", ALONE, false}, [JSON] = {"--json", RUNS, false}, [AGENT] = {"--agent", ASKS, true}, [TIMEOUT] = {"--timeout", RUNS, true},
+	[STANDALONE] = {"--standalone", ALONE, false}, [JSON] = {"--json", RUNS, false},
+	[AGENT] = {"--agent", ASKS, true}, [TIMEOUT] = {"--timeout", RUNS, true},
 };
 
 static void set_option(struct client_options *o, size_t option, const char *value)
@@ -252,7 +257,8 @@ static int take_options(const struct command *cmd, int argc, char **argv, struct
 
 		while (k < countof(options) && (!(cmd->takes & options[k].of) || !str_eq(name, options[k].name)))
 			k++;
-		bool ours = k < countof(options), alone = str_eq(name, "--help") || str_eq(name, "-h") || str_eq(name, "--version") || str_eq(name, "--check-config");
+		bool ours = k < countof(options);
+		bool alone = str_eq(name, "--help") || str_eq(name, "-h") || str_eq(name, "--version") || str_eq(name, "--check-config");
 		bool next = !eq && (ours ? options[k].value : !alone); /* its value is the next word */
 		if (next && i + 1 == argc)
 			wrong_usage(argv[i], "a value is missing");

@@ -102,8 +102,8 @@ static _Noreturn void serve_alone(int listener, int ready, char **argv)
 	env[e++] = "LISTEN_FDS=1";
 	env[e] = NULL;
 	int null = open("/dev/null", O_RDWR);
-	if (null < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || dup2(ready, 2) < 0 || dup2(listener, 3) < 0 || sys_fcntl(3, F_SETFD, 0) < 0 /* it may have been 3 before */ ||
-	    dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
+	if (null < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || dup2(ready, 2) < 0 || dup2(listener, 3) < 0 ||
+	    sys_fcntl(3, F_SETFD, 0) < 0 /* it may have been 3 before */ || dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
 	    sys_close_from(4) < 0)
 		_exit(CLIENT_FAILED);
 	(void)execve("/proc/self/exe", args, env);
@@ -194,7 +194,8 @@ static int connect_to(const struct conf *c)
 	struct sockaddr_storage at = {.ss_family = AF_UNIX};
 	struct sockaddr_in *v4 = (struct sockaddr_in *)(void *)&at;
 	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)(void *)&at;
-	const char *host = strcmp(c->listen, "0.0.0.0") == 0 || strcmp(c->listen, "localhost") == 0 ? "127.0.0.1" : strcmp(c->listen, "::") == 0 ? "::1" : c->listen;
+	bool any4 = strcmp(c->listen, "0.0.0.0") == 0 || strcmp(c->listen, "localhost") == 0, any6 = strcmp(c->listen, "::") == 0;
+	const char *host = any4 ? "127.0.0.1" : any6 ? "::1" : c->listen;
 	socklen_t n = sizeof un;
 
 	if (child.pid > 0) {
@@ -227,7 +228,8 @@ static void send_all(int fd, struct str s)
 }
 
 /* Sends a request; headers: whole lines of our own. False: no server is there, errno. r->text is kept. */
-static bool try_ask(const struct conf *c, const struct client_options *o, struct reply *r, const char *method, const char *path, const char *headers, struct str body)
+static bool try_ask(const struct conf *c, const struct client_options *o, struct reply *r, const char *method, const char *path,
+                    const char *headers, struct str body)
 {
 	char head[HEAD_MAX];
 	struct buf b = {head, 0, sizeof head, false};
@@ -237,8 +239,10 @@ static bool try_ask(const struct conf *c, const struct client_options *o, struct
 		fail("taking memory: %s", strerror(errno));
 	if (r->fd < 0)
 		return false;
-	buf_printf(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n%s%s%s%sConnection: close\r\nContent-Length: %zu\r\n\r\n", method, path,
-	           child.pid > 0 ? child.token : c->token, o->agent ? "X-Agent: " : "", o->agent ? o->agent : "", o->agent ? "\r\n" : "", headers, body.n);
+	buf_printf(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n", method, path, child.pid > 0 ? child.token : c->token);
+	if (o->agent)
+		buf_printf(&b, "X-Agent: %s\r\n", o->agent);
+	buf_printf(&b, "%sConnection: close\r\nContent-Length: %zu\r\n\r\n", headers, body.n);
 	if (b.full)
 		fail("the request does not fit");
 	send_all(r->fd, (struct str){b.p, b.n});
@@ -268,10 +272,12 @@ static bool take(struct reply *r)
 }
 
 /* The same for who can't go on without it. */
-static void ask(const struct conf *c, const struct client_options *o, struct reply *r, const char *method, const char *path, const char *headers, struct str body)
+static void ask(const struct conf *c, const struct client_options *o, struct reply *r, const char *method, const char *path,
+                const char *headers, struct str body)
 {
 	if (!try_ask(c, o, r, method, path, headers, body))
-		fail("no server answers on %s port %llu: %s; start one with 'omniarena', or use --standalone", c->listen, (unsigned long long)c->port, strerror(errno));
+		fail("no server answers on %s port %llu: %s; start one with 'omniarena', or use --standalone", c->listen,
+		     (unsigned long long)c->port, strerror(errno));
 	while (!r->status && take(r))
 		;
 	if (r->status <= 0)
@@ -634,7 +640,8 @@ _Noreturn void client_tail(const struct conf *c, const struct client_options *o,
 		leave(refused(r.status, whole_body(&r)));
 	while (next_line(&r, &line)) {
 		struct buf b = {out, 0, sizeof out, false};
-		if (line.n < 6 || memcmp(line.p, "data: ", 6) != 0 || !pick((struct str){line.p + 6, line.n - 6}, "time agent event cmd exit_code result", f) || f[2].kind != JSON_STRING)
+		struct str data = {line.p + 6, line.n - 6};
+		if (line.n < 6 || memcmp(line.p, "data: ", 6) != 0 || !pick(data, "time agent event cmd exit_code result", f) || f[2].kind != JSON_STRING)
 			continue; /* a comment, or other figures */
 		for (int i = 0; i < 4; i++) {
 			put_plain(&b, f[i].kind == JSON_STRING ? json_unescape(f[i].text) : str_of("-"));
@@ -719,7 +726,8 @@ _Noreturn void client_doctor(const struct conf *c, const struct client_options *
 	start_alone(o->keys);
 	ask(c, o, &r, "GET", "/api/health", "", (struct str){NULL, 0});
 	struct str body = whole_body(&r);
-	if (r.status != 200 || !pick(body, "isolation layers missing version", f) || f[1].kind != JSON_OBJECT || f[2].kind != JSON_OBJECT || uname(&u) < 0)
+	if (r.status != 200 || !pick(body, "isolation layers missing version", f) || f[1].kind != JSON_OBJECT || f[2].kind != JSON_OBJECT ||
+	    uname(&u) < 0)
 		fail("a server of its own did not answer as it should");
 	buf_printf(&b, "omniarena %.*s on %s %s %s, as %s: isolation %.*s\n", (int)f[3].text.n, f[3].text.p, u.sysname, u.release, u.machine,
 	           geteuid() == 0 ? "root" : "an ordinary user", (int)f[0].text.n, f[0].text.p);

@@ -26,32 +26,10 @@ static const char older[][11] = {"2025-11-25", "2025-06-18"};
 #define META "\"resultType\":\"complete\",\"_meta\":{\"io.modelcontextprotocol/serverInfo\":" SERVER "}"
 #define CACHED META ",\"ttlMs\":3600000,\"cacheScope\":\"public\""
 
-#define STRING_OF(text) "{\"type\":\"string\",\"description\":\"" text "\"}"
-#define HINTS(only_reads) "\"annotations\":{\"readOnlyHint\":" only_reads ",\"destructiveHint\":false,\"openWorldHint\":false}"
-#define SCHEMA(properties) "{\"type\":\"object\",\"properties\":{" properties "}"
-static const char tools_list[] = "{\"tools\":["
-	"{\"name\":\"exec\",\"title\":\"Run a shell command\",\"description\":\"Runs a command line with /bin/sh in a new jail: no network, /tmp is empty and "
-	"goes away with the jail, programs are the host's, read-only. The result has stdout, stderr and exit_code; a command that fails is a "
-	"result, too. One that the policy blocks is an error with the rule; do not try to get round it. 'denied' says what the jail "
-	"refused, with advice.\"," HINTS("false") ",\"inputSchema\":" SCHEMA(
-		"\"cmd\":" STRING_OF("the command line") ",\"stdin\":" STRING_OF("its standard input") ",\"cwd\":" STRING_OF("where it starts, inside the jail; /tmp by default")
-		",\"env\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}},\"timeout_ms\":{\"type\":\"integer\",\"minimum\":1},"
-		"\"put_files\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"},\"description\":\"files for /tmp: name to contents in base64\"},"
-		"\"get_files\":{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"description\":\"names in /tmp whose contents are wanted, in base64\"}")
-	",\"required\":[\"cmd\"]},\"outputSchema\":" SCHEMA("\"ok\":{\"type\":\"boolean\"},\"stdout\":{\"type\":\"string\"},\"stderr\":{\"type\":\"string\"},"
-		"\"exit_code\":{\"type\":\"integer\"},\"error\":{\"type\":\"string\"},\"rule\":{\"type\":[\"string\",\"null\"]}") ",\"required\":[\"ok\"]}},"
-	"{\"name\":\"check_command\",\"title\":\"Would this command be allowed?\",\"description\":\"Says what the policy would say to a command line, and which "
-	"programs it would start. Runs nothing.\"," HINTS("true") ",\"inputSchema\":" SCHEMA("\"cmd\":" STRING_OF("the command line")
-		",\"profile\":{\"enum\":[\"strict\",\"moderate\",\"permissive\"],\"description\":\"by default the one in force\"}") ",\"required\":[\"cmd\"]},"
-	"\"outputSchema\":" SCHEMA("\"ok\":{\"type\":\"boolean\"},\"allowed\":{\"type\":\"boolean\"},\"rule\":{\"type\":[\"string\",\"null\"]},"
-		"\"commands\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}}") ",\"required\":[\"ok\"]}},"
-	"{\"name\":\"audit\",\"title\":\"What was run lately\",\"description\":\"The last events of the audit log, the newest last: commands with their "
-	"results, and what was refused.\"," HINTS("true") ",\"inputSchema\":" SCHEMA("\"limit\":{\"type\":\"integer\",\"minimum\":0},\"after\":"
-		"{\"type\":\"integer\",\"minimum\":0,\"description\":\"events with a larger seq\"},\"agent\":" STRING_OF("this agent's alone")) "},"
-	"\"outputSchema\":" SCHEMA("\"entries\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}},\"events\":{\"type\":\"array\",\"items\":{\"type\":\"object\"}}") "}},"
-	"{\"name\":\"health\",\"title\":\"State of the sandbox\",\"description\":\"The profile in force with its limits, the layers of the jail, counters.\","
-	HINTS("true") ",\"inputSchema\":" SCHEMA("") "},\"outputSchema\":" SCHEMA("\"ok\":{\"type\":\"boolean\"},\"profile\":{\"type\":\"string\"},"
-		"\"isolation\":{\"type\":\"string\"}") ",\"required\":[\"ok\"]}}]," CACHED "}";
+/* tools.json, which the Makefile turns into bytes */
+static const char tools[] = {
+#include "build/tools.inc"
+};
 static const char tool_names[MCP_TOOLS][14] = {
 	[MCP_EXEC] = "exec", [MCP_CHECK_COMMAND] = "check_command", [MCP_AUDIT] = "audit", [MCP_HEALTH] = "health",
 };
@@ -113,10 +91,13 @@ static void put_head(struct buf *b, const struct mcp *m)
 		buf_printf(b, "\"id\":%.*s,", (int)m->id.n, m->id.p);
 }
 
-static enum mcp_kind answer(const struct mcp *m, struct buf *b, const char *result)
+/* The result: its tools, unless .p is NULL, and the rest of it. */
+static enum mcp_kind answer(const struct mcp *m, struct buf *b, struct str list, const char *rest)
 {
 	put_head(b, m);
-	buf_printf(b, "\"result\":%s}\n", result);
+	buf_str(b, list.p ? "\"result\":{\"tools\":" : "\"result\":{");
+	buf_put(b, list.p, list.n);
+	buf_printf(b, "%s%s}\n", list.p ? "," : "", rest);
 	return MCP_ANSWER;
 }
 
@@ -135,11 +116,15 @@ static enum mcp_kind fail(struct mcp *m, struct buf *b, int status, int code, co
 enum { ID, METHOD, PARAMS, ENVELOPE };
 enum { META_OF, NAME, ARGUMENTS, WANTED, CANCELLED, PARAMETERS };
 static const struct json_field envelope[ENVELOPE] = {
-	[ID] = {"id", JSON_END, ""}, [METHOD] = {"method", JSON_STRING, "method must be a string"}, [PARAMS] = {"params", JSON_OBJECT, "params must be an object"},
+	[ID] = {"id", JSON_END, ""},
+	[METHOD] = {"method", JSON_STRING, "method must be a string"},
+	[PARAMS] = {"params", JSON_OBJECT, "params must be an object"},
 };
 static const struct json_field parameters[PARAMETERS] = {
-	[META_OF] = {"_meta", JSON_OBJECT, "_meta must be an object"}, [NAME] = {"name", JSON_STRING, "name must be a string"},
-	[ARGUMENTS] = {"arguments", JSON_OBJECT, "arguments must be an object"}, [WANTED] = {"protocolVersion", JSON_STRING, "protocolVersion must be a string"},
+	[META_OF] = {"_meta", JSON_OBJECT, "_meta must be an object"},
+	[NAME] = {"name", JSON_STRING, "name must be a string"},
+	[ARGUMENTS] = {"arguments", JSON_OBJECT, "arguments must be an object"},
+	[WANTED] = {"protocolVersion", JSON_STRING, "protocolVersion must be a string"},
 	[CANCELLED] = {"requestId", JSON_END, ""},
 };
 
@@ -292,12 +277,12 @@ enum mcp_kind mcp_read(struct mcp_sessions *s, const struct http_req *r, struct 
 	if (json_is(method, "tools/call"))
 		return call(&d, m, reply);
 	if (json_is(method, "tools/list"))
-		return answer(m, reply, tools_list);
+		return answer(m, reply, (struct str){tools, sizeof tools}, CACHED "}");
 	if (json_is(method, "server/discover") && d.version.p)
-		return answer(m, reply, "{\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}}," INSTRUCTIONS "," CACHED "}");
+		return answer(m, reply, (struct str){NULL, 0}, "\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}}," INSTRUCTIONS "," CACHED "}");
 	if (json_is(method, "initialize") && !d.version.p)
 		return initialize(s, &d, m, reply);
 	if (json_is(method, "ping") && !d.version.p)
-		return answer(m, reply, "{}");
+		return answer(m, reply, (struct str){NULL, 0}, "}");
 	return fail(m, reply, d.version.p ? 404 : 200, METHOD_NOT_FOUND, "Method not found");
 }
