@@ -533,6 +533,14 @@ def no_progress_unless_it_is_wanted(host):
 
 
 @test
+def proxies_are_told_to_pass_a_stream_on(host):
+    with host.server() as s:
+        m = request('tools/call', name='exec', arguments={'cmd': 'echo a; sleep 0.2'}, _meta=meta(progressToken='p'))
+        with sent(s, m, head(m)) as c:
+            check(b'\r\nX-Accel-Buffering: no\r\n' in rest(c))
+
+
+@test
 def a_stream_ends_with_what_refuses(host):
     """A time-out and 300 KB on a stream are answers like any other."""
     with host.server() as s:
@@ -610,6 +618,9 @@ def audit_and_health_are_those_of_the_api(host):
                                  ('agent=a&limit=1&after=2', {'after': 2, 'limit': 1, 'agent': 'a'}), ('limit=0', {'limit': 0})):
             equal(call(s, 'audit', **arguments), s.json('GET', '/api/audit?' + query), query)
         equal(outcome(result(ask(s, 'tools/call', name='audit')))['events'], want['events'], 'without arguments')
+        for cmd in [": '%s'" % t for t in HOSTILE]:
+            s.post({'cmd': cmd})
+        equal(call(s, 'audit'), s.json('GET', '/api/audit'))
         steady = lambda h: {k: v for k, v in h.items() if k in ('ok', 'version', 'profile', 'isolation', 'layers', 'total_execs', 'agents_count')}
         equal(steady(call(s, 'health')), steady(s.health()))
 
