@@ -6,19 +6,22 @@ from npm import modules
 from test_limits import agents, logged
 
 arena.TESTS.clear()  # theirs
-NPM = ['@modelcontextprotocol/sdk@1.32.2', '@modelcontextprotocol/client@2.4.0', '@modelcontextprotocol/conformance@0.1.16', 'mcporter@0.12.3']
+NPM = ['@modelcontextprotocol/sdk@1.32.2', '@modelcontextprotocol/client@2.4.0', '@modelcontextprotocol/conformance@0.1.16',
+       'mcporter@0.12.3']
 NODE = 20  # what they need at least
 # What a client is asked to do. It waits for a line before it gives its call up, and before it goes.
 CLIENT = '''import { createInterface } from 'node:readline';
 const [url, authorization, agent, mode] = process.argv.slice(2);
 const old = mode === 'sdk';
-const { Client } = await import(old ? '@modelcontextprotocol/sdk/client/index.js' : '@modelcontextprotocol/client');
-const { StreamableHTTPClientTransport } = await import(old ? '@modelcontextprotocol/sdk/client/streamableHttp.js' : '@modelcontextprotocol/client');
+const from = (path) => import(old ? '@modelcontextprotocol/sdk/client/' + path : '@modelcontextprotocol/client');
+const { Client } = await from('index.js'), { StreamableHTTPClientTransport } = await from('streamableHttp.js');
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const say = (what, value) => console.log(JSON.stringify([what, value]));
-const client = new Client({ name: 'test', version: '1' }, old ? {} : { versionNegotiation: { mode: mode === 'pin' ? { pin: '2026-07-28' } : mode } });
+const negotiation = { versionNegotiation: { mode: mode === 'pin' ? { pin: '2026-07-28' } : mode } };
+const client = new Client({ name: 'test', version: '1' }, old ? {} : negotiation);
 client.onerror = e => say('onerror', String(e));
-const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers: { Authorization: authorization, 'X-Agent': agent } } });
+const headers = { Authorization: authorization, 'X-Agent': agent };
+const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } });
 await client.connect(transport);
 const exec = (cmd, options) => client.callTool({ name: 'exec', arguments: { cmd } }, ...(old ? [undefined, options] : [options]));
 say('server', [client.getServerVersion().name, Object.keys(client.getServerCapabilities()), client.getInstructions().length > 50]);
@@ -32,7 +35,8 @@ say('health', (await client.callTool({ name: 'health', arguments: {} })).structu
 const told = [];
 const printing = exec('for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.5; done', { onprogress: p => told.push(p.progress) });
 const giving = new AbortController();
-const given = exec('echo begun; exec sleep 9' + agent.slice(-1) + process.argv[6], { signal: giving.signal, onprogress: () => 0 }).then(() => 'answered', e => e.name);
+const given = exec('echo begun; exec sleep 9' + agent.slice(-1) + process.argv[6], { signal: giving.signal, onprogress: () => 0 })
+    .then(() => 'answered', e => e.name);
 await lines.next();
 giving.abort('no more wanted');
 say('aborted', await given);
@@ -93,7 +97,8 @@ def ready():
 def node(*args, stdin='', seconds=60):
     """(status, stdout, stderr), with a home of its own"""
     home = tempfile.mkdtemp(dir=ready())
-    r = subprocess.run(['node', *args], cwd=home, env={'PATH': os.environ['PATH'], 'HOME': home}, input=stdin, capture_output=True, text=True,
+    r = subprocess.run(['node', *args], cwd=home, env={'PATH': os.environ['PATH'], 'HOME': home}, input=stdin,
+                       capture_output=True, text=True,
                        timeout=seconds)
     return r.returncode, r.stdout, r.stderr
 
@@ -111,7 +116,8 @@ class Client:
     def __init__(self, s, mode):
         agent = 'ts-%s%d' % (mode, list(MODES).index(mode))
         self.sleeper = 'sleep\x009%s@' % agent[-1]
-        self.proc = subprocess.Popen(['node', 'client.mjs', 'http://127.0.0.1:%d/mcp' % s.port, s.auth, agent, mode, UNIQUE], cwd=ready(),
+        self.proc = subprocess.Popen(['node', 'client.mjs', 'http://127.0.0.1:%d/mcp' % s.port, s.auth, agent, mode, UNIQUE],
+                                     cwd=ready(),
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.said, self.agent = [], agent
         threading.Thread(target=self.read, daemon=True).start()
@@ -149,7 +155,8 @@ def talk(host, mode):
             c.wait('closed')
             c.proc.wait(15)
             session = c.all('session')[0]
-            c.after = s.request('POST', '/mcp', '{"jsonrpc":"2.0","id":1,"method":"ping"}', {'Mcp-Session-Id': session})[0] if session else None
+            c.after = s.request('POST', '/mcp', '{"jsonrpc":"2.0","id":1,"method":"ping"}',
+                                {'Mcp-Session-Id': session})[0] if session else None
             c.rows = [(r['event'], r['cmd']) for r in logged(s) if r.get('agent') == c.agent and r['event'] in ('EXEC', 'BLOCK')]
             c.counts = agents(s)[c.agent]
         finally:
@@ -217,7 +224,8 @@ def schemas_are_of_2020_12(host):
 
 
 def mcporter(s, command, *args):
-    status, out, err = node(part('mcporter', 'dist/cli.js'), command, '--http-url', 'http://127.0.0.1:%d/mcp' % s.port, '--allow-http', '--no-oauth',
+    status, out, err = node(part('mcporter', 'dist/cli.js'), command, '--http-url', 'http://127.0.0.1:%d/mcp' % s.port,
+                            '--allow-http', '--no-oauth',
                             '--header', 'Authorization=' + s.auth, '--header', 'X-Agent=porter', *args)
     if not out and 'Unsupported' in err:
         raise Skip('mcporter does not run on this node')
@@ -236,14 +244,16 @@ def mcporter_lists_and_calls(host):
             r = json.JSONDecoder().raw_decode(text)[0]
             r = r.get('structuredContent', r)
             equal((r['ok'], r.get('stdout'), r.get('rule')), want, out, err)
-        equal([(r['agent'], r['event']) for r in logged(s) if r['event'] in ('EXEC', 'BLOCK')], [('porter', 'EXEC'), ('porter', 'BLOCK')])
+        equal([(r['agent'], r['event']) for r in logged(s) if r['event'] in ('EXEC', 'BLOCK')],
+              [('porter', 'EXEC'), ('porter', 'BLOCK')])
 
 
 # ---- the official conformance runner ----
 
 PASSES = {'server-initialize', 'ping', 'tools-list', 'dns-rebinding-protection'}
 # What it asks of a server that was made for it, and that we do not have nor pretend to.
-NOT_OURS = re.compile(r'MCP error -32602: there is no such tool|MCP error -32601: Method not found|Tool \'json_schema_2020_12_tool\' not found|'
+NOT_OURS = re.compile(r'MCP error -32602: there is no such tool|MCP error -32601: Method not found|'
+                      r"Tool 'json_schema_2020_12_tool' not found|"
                       r'does not implement test_reconnection tool')
 # It names 2025-03-26 in each request, whatever was negotiated; that is none of our revisions, and gets its 400.
 ITS_OWN = {'server-sse-multiple-streams': 'Server rejected some requests. Statuses: 400, 400, 400'}
@@ -279,7 +289,7 @@ def relay_one(s, c):
 
 @contextlib.contextmanager
 def relay(s):
-    """A port that adds the credentials, which the runner has no option for; all else, Host and Origin as well, goes through as it is."""
+    """A port that adds the credentials, which the runner has no option for; all else goes through as it is, Host and Origin too."""
     with socket.create_server(('127.0.0.1', 0)) as listener:
         def accept():
             with contextlib.suppress(OSError):
@@ -295,7 +305,8 @@ def conformance(host):
     """Scenario to its checks."""
     out = tempfile.mkdtemp(dir=ready())
     with host.server() as s, relay(s) as port:
-        _, text, err = node('--import', os.path.join(ready(), 'shim.mjs'), part('@modelcontextprotocol/conformance', 'dist/index.js'),
+        _, text, err = node('--import', os.path.join(ready(), 'shim.mjs'),
+                            part('@modelcontextprotocol/conformance', 'dist/index.js'),
                             'server', '--url', 'http://localhost:%d/mcp' % port, '--suite', 'all', '-o', out)
     checks = {}
     for name in os.listdir(out):
@@ -309,7 +320,8 @@ def conformance(host):
 def conformance_of_what_is_generic(host):
     for name in PASSES:
         got = conformance(host).get(name, [])
-        check(got and all(c['status'] == 'SUCCESS' for c in got), name, [(c['id'], c['status'], c.get('errorMessage')) for c in got])
+        check(got and all(c['status'] == 'SUCCESS' for c in got), name,
+              [(c['id'], c['status'], c.get('errorMessage')) for c in got])
 
 
 @test

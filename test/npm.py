@@ -4,7 +4,7 @@ from arena import TOP, Skip
 
 
 def modules(name, packages):
-    """build/NAME/node_modules with these, each NAME@VERSION; a folder of its own for each list, as npm removes what it does not name."""
+    """build/NAME/node_modules with these, each PACKAGE@VERSION; each list has a folder of its own, as npm removes all others."""
     if not shutil.which('npm') or not shutil.which('node'):
         raise Skip('no npm, or no node')
     folder = os.path.join(TOP, 'build', name)

@@ -1,13 +1,14 @@
 """The Model Context Protocol at /mcp: revision 2026-07-28, which has no session, beside 2025-11-25 and 2025-06-18, which have."""
 import select
 from arena import *
-from test_limits import OPS, WRONG, agents, basic, change, counters, logged, metrics
+from test_limits import WRONG, agents, basic, change, logged, metrics
 
 MODERN, OLDER = '2026-07-28', ('2025-11-25', '2025-06-18')
 KEY = 'io.modelcontextprotocol/'
 EVENTS = 'application/json, text/event-stream'
 TOOLS = ['exec', 'check_command', 'audit', 'health']
-PARSE_ERROR, INVALID_REQUEST, NOT_FOUND, INVALID_PARAMS, HEADER_MISMATCH, UNSUPPORTED = -32700, -32600, -32601, -32602, -32020, -32022
+PARSE_ERROR, INVALID_REQUEST, NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
+HEADER_MISMATCH, UNSUPPORTED = -32020, -32022
 
 
 # ---- a client ----
@@ -31,7 +32,8 @@ def head(m, **more):
 def say(s, m, headers=None, **kw):
     """(status, headers, the message that answers or None)"""
     body = m if isinstance(m, (str, bytes)) else json.dumps(m)
-    status, h, data = s.request('POST', '/mcp', body, {'Content-Type': 'application/json', 'Accept': EVENTS, **(headers or {})}, **kw)
+    status, h, data = s.request('POST', '/mcp', body, {'Content-Type': 'application/json', 'Accept': EVENTS, **(headers or {})},
+                                **kw)
     if data:
         equal(h['Content-Type'], 'application/json', status, data[:200])
         check(data.endswith(b'\n') and data.count(b'\n') == 1, 'one line:', data[-50:])
@@ -123,7 +125,8 @@ def events(data):
 
 def sleeper(n=1):
     """A call that runs until it is ended, and what its command line has."""
-    return request('tools/call', 'c%d' % n, name='exec', arguments={'cmd': 'echo begun; exec sleep 9%d%s' % (n, UNIQUE)}), 'sleep\x009%d@' % n
+    cmd = 'echo begun; exec sleep 9%d%s' % (n, UNIQUE)
+    return request('tools/call', 'c%d' % n, name='exec', arguments={'cmd': cmd}), 'sleep\x009%d@' % n
 
 
 def runs(what):
@@ -165,12 +168,14 @@ def discovery_names_version_tools_and_server(host):
     with host.server() as s:
         got = ask(s, 'server/discover', 'discover-1')
         r = result(got, 'discover-1')
-        equal((r['resultType'], r['supportedVersions'], r['capabilities'], r['cacheScope']), ('complete', [MODERN], {'tools': {}}, 'public'))
+        equal((r['resultType'], r['supportedVersions'], r['capabilities'], r['cacheScope']),
+              ('complete', [MODERN], {'tools': {}}, 'public'))
         check(isinstance(r['ttlMs'], int) and r['ttlMs'] > 0 and r['instructions'], r)
         info = r['_meta'][KEY + 'serverInfo']
         equal((info['name'], info['version'], got[1]['Mcp-Session-Id']), ('omniarena', s.health()['version'], None))
         got = ask(s, 'tools/list')
-        equal((got[0], got[1]['Mcp-Session-Id'], result(got)['resultType'], result(got)['cacheScope']), (200, None, 'complete', 'public'))
+        equal((got[0], got[1]['Mcp-Session-Id'], result(got)['resultType'], result(got)['cacheScope']),
+              (200, None, 'complete', 'public'))
         check('nextCursor' not in result(got) and result(got)['ttlMs'] > 0 and result(got)['_meta'], got)
         for headers in ({'Mcp-Session-Id': 'f' * 32}, {'Mcp-Session-Id': ''}, {'Last-Event-ID': '5'}):
             result(ask(s, 'tools/list', headers=headers))
@@ -185,7 +190,8 @@ def tools_are_described(host):
         for t in tools:
             check(t['title'] and len(t['description']) > 20, t)
             hints = t['annotations']
-            equal((hints['readOnlyHint'], hints['destructiveHint'], hints['openWorldHint']), (t['name'] != 'exec', False, False), t['name'])
+            equal((hints['readOnlyHint'], hints['destructiveHint'], hints['openWorldHint']),
+                  (t['name'] != 'exec', False, False), t['name'])
             for schema in (t['inputSchema'], t['outputSchema']):
                 equal((schema['type'], set(schema.get('required', [])) <= set(schema['properties'])), ('object', True), t['name'])
                 conforms({k: None for k in schema.get('required', [])}, {'type': 'object', 'required': schema.get('required', [])})
@@ -198,10 +204,13 @@ def results_conform_to_their_schemas(host):
     with host.server('--config', config) as s:
         schema = schemas(s)
         for tool, is_error, arguments in (
-                ('exec', False, {'cmd': 'echo a'}), ('exec', False, {'cmd': 'false'}), ('exec', True, {'cmd': 'wget x'}), ('exec', True, {}),
-                ('exec', True, {'cmd': 'perl'}), ('exec', True, {'cmd': 5}), ('exec', False, {'cmd': 'echo a', 'get_files': ['b']}),
+                ('exec', False, {'cmd': 'echo a'}), ('exec', False, {'cmd': 'false'}), ('exec', True, {'cmd': 'wget x'}),
+                ('exec', True, {}),
+                ('exec', True, {'cmd': 'perl'}), ('exec', True, {'cmd': 5}),
+                ('exec', False, {'cmd': 'echo a', 'get_files': ['b']}),
                 ('exec', False, {'cmd': 'sleep 5', 'timeout_ms': 100}), ('exec', True, {'cmd': "echo 'a"}), ('audit', False, {}),
-                ('check_command', False, {'cmd': 'wget x'}), ('check_command', False, {'cmd': 'echo a | echo b'}), ('check_command', True, {}),
+                ('check_command', False, {'cmd': 'wget x'}), ('check_command', False, {'cmd': 'echo a | echo b'}),
+                ('check_command', True, {}),
                 ('check_command', False, {'cmd': "echo 'a"}), ('audit', False, {'limit': 1, 'after': 2, 'agent': 'default'}),
                 ('audit', True, {'limit': 'x'}), ('audit', False, {'agent': 'nobody', 'limit': 0}), ('health', False, {})):
             got = ask(s, 'tools/call', name=tool, arguments=arguments)
@@ -224,7 +233,8 @@ def a_request_is_whole_in_itself(host):
             less = request('tools/list', _meta={k: v for k, v in meta().items() if k != lacks})
             check(lacks in failed(say(s, less, head(m), conn=c), 400, INVALID_PARAMS)['message'], lacks)
         c.close()
-        for wrong in ({KEY + 'protocolVersion': 5}, {KEY + 'protocolVersion': None}, {KEY + 'clientCapabilities': []}, {KEY + 'clientCapabilities': None}):
+        for wrong in ({KEY + 'protocolVersion': 5}, {KEY + 'protocolVersion': None}, {KEY + 'clientCapabilities': []},
+                      {KEY + 'clientCapabilities': None}):
             failed(say(s, request('tools/list', _meta=meta(**wrong)), head(m)), 400, INVALID_PARAMS)
         for none in ({'jsonrpc': '2.0', 'id': 1, 'method': 'tools/list'}, request('tools/list'), request('tools/list', _meta={})):
             failed(say(s, none, head(m)), 400, INVALID_PARAMS)
@@ -245,8 +255,10 @@ def exec_with(s, id=1, name='exec', raw=None, **headers):
 def headers_must_say_what_the_body_does(host):
     with host.server() as s:
         for header in ('MCP-Protocol-Version', 'Mcp-Method', 'Mcp-Name'):
-            for value in (None, '', 'other', 'tools/list', 'EXEC', 'Tools/Call', OLDER[0], 'exec exec', '=?base64?b3RoZXI=?=', '=?base64?!?=',
-                          '=?base64??=', '=?BASE64?ZXhlYw==?=', '=?base64?ZXhlYw?=', '=?base64?ZXhlYw==', '=?base64?', '?=', '=' * 3000):
+            for value in (None, '', 'other', 'tools/list', 'EXEC', 'Tools/Call', OLDER[0], 'exec exec', '=?base64?b3RoZXI=?=',
+                          '=?base64?!?=',
+                          '=?base64??=', '=?BASE64?ZXhlYw==?=', '=?base64?ZXhlYw?=', '=?base64?ZXhlYw==', '=?base64?', '?=',
+                          '=' * 3000):
                 failed(exec_with(s, **{header.replace('-', '_'): value}), 400, HEADER_MISMATCH)
         equal(logged(s, 'EXEC') + logged(s, 'RUN'), [], 'nothing ran')
         for name in ('exec', encoded('exec'), '  exec\t'):
@@ -272,7 +284,8 @@ def headers_are_compared_with_what_json_means(host):
     with host.server() as s:
         for name in ('é', 'a"b', 'a\\b', ' a ', '\n', '\x00', '=?base64?literal?=', 'n' * 180):
             failed(exec_with(s, name=name, Mcp_Name=encoded(name)), 200, INVALID_PARAMS)
-        for plain, escaped in (('"tools/call"', '"tools\\/call"'), ('"exec"', '"\\u0065xec"'), ('"2026-07-28"', '"2026\\u002d07-28"')):
+        for plain, escaped in (('"tools/call"', '"tools\\/call"'), ('"exec"', '"\\u0065xec"'),
+                               ('"2026-07-28"', '"2026\\u002d07-28"')):
             result(exec_with(s, raw=lambda t: t.replace(plain, escaped)))
 
 
@@ -309,7 +322,8 @@ def other_versions_are_told_which_there_are(host):
 @test
 def methods_that_are_not_there(host):
     with host.server() as s:
-        for method in ('nosuch', 'initialize', 'ping', 'resources/list', 'prompts/list', 'logging/setLevel', 'tools/List', '', 'subscriptions/listen'):
+        for method in ('nosuch', 'initialize', 'ping', 'resources/list', 'prompts/list', 'logging/setLevel', 'tools/List', '',
+                       'subscriptions/listen'):
             failed(ask(s, method), 404, NOT_FOUND)
         session = begin(s)
         for method in ('nosuch', 'resources/list', 'server/discover', 'tasks/list', 'Ping'):
@@ -326,7 +340,8 @@ def no_oauth_is_advertised(host):
     with host.server() as s:
         status, h, _ = s.request('POST', '/mcp', '{}', auth=False)
         check(status == 401 and 'resource_metadata' not in str(h) and 'authorization_uri' not in str(h), status, h)
-        for path in ('oauth-protected-resource', 'oauth-protected-resource/mcp', 'oauth-authorization-server', 'openid-configuration'):
+        for path in ('oauth-protected-resource', 'oauth-protected-resource/mcp', 'oauth-authorization-server',
+                     'openid-configuration'):
             equal([s.request('GET', '/.well-known/' + path, auth=a)[0] for a in (True, False)], [404, 401], path)
         equal(s.request('POST', '/register', '{}')[0], 404)
 
@@ -352,8 +367,10 @@ def closing_the_stream_ends_the_command(host):
 @test
 def versions_are_negotiated(host):
     with host.server() as s:
-        for wanted, chosen in [(v, v) for v in OLDER] + [(v, OLDER[0]) for v in ('2025-03-26', '2024-11-05', MODERN, '1900-01-01', '', 'é"\\' * 40)]:
-            got = say(s, request('initialize', 'i', protocolVersion=wanted, capabilities={'roots': {}}, clientInfo={'name': 't', 'version': '1'}))
+        for wanted, chosen in [(v, v) for v in OLDER] + [(v, OLDER[0]) for v in ('2025-03-26', '2024-11-05', MODERN,
+                                                                                 '1900-01-01', '', 'é"\\' * 40)]:
+            got = say(s, request('initialize', 'i', protocolVersion=wanted, capabilities={'roots': {}},
+                                 clientInfo={'name': 't', 'version': '1'}))
             r = result(got, 'i')
             equal((r['protocolVersion'], r['capabilities'], r['serverInfo']['name']), (chosen, {'tools': {}}, 'omniarena'), wanted)
             check(r['serverInfo']['version'] and r['instructions'], r)
@@ -434,7 +451,8 @@ def a_cancelled_call_ends_on_the_host(host):
                 equal(outcome(json.loads(answer(f)[2])['result'])['stdout'], 'other\n')
             cancel(s, a, 'c1')
         until(lambda: s.health()['running'] == 0, what='nothing runs')
-        equal(outcome(result(say(s, request('tools/call', 'c1', name='exec', arguments={'cmd': 'echo a'}), a), 'c1'))['stdout'], 'a\n')
+        equal(outcome(result(say(s, request('tools/call', 'c1', name='exec', arguments={'cmd': 'echo a'}), a), 'c1'))['stdout'],
+              'a\n')
 
 
 @test
@@ -478,7 +496,8 @@ def a_session_does_not_inherit_calls(host):
 def notifications_have_no_answer(host):
     with host.server() as s:
         a = begin(s)
-        for method in ('notifications/initialized', 'notifications/cancelled', 'notifications/nosuch', 'tools/list', 'ping', 'nosuch', 'initialize'):
+        for method in ('notifications/initialized', 'notifications/cancelled', 'notifications/nosuch', 'tools/list', 'ping',
+                       'nosuch', 'initialize'):
             for h in ({}, a):
                 got = say(s, request(method, None), h)
                 equal(got[::2], (202, None), method)
@@ -499,7 +518,8 @@ def progress_is_told_on_the_calls_own_stream(host):
     with host.server() as s:
         h, streams = begin(s), []
         for n, token in enumerate(('a"\\\u2028é', 7)):
-            m = request('tools/call', n, name='exec', arguments={'cmd': PRINTS}, _meta={'progressToken': token, **(meta() if n else {})})
+            m = request('tools/call', n, name='exec', arguments={'cmd': PRINTS},
+                        _meta={'progressToken': token, **(meta() if n else {})})
             streams.append((n, token, sent(s, m, head(m) if n else h)))
         for n, token, c in streams:
             *told, last = events(rest(c))
@@ -508,7 +528,8 @@ def progress_is_told_on_the_calls_own_stream(host):
             equal((last['id'], last['jsonrpc']), (n, '2.0'))
             check(2 <= len(told) <= 4, told)
             for t in told:
-                equal((set(t), t['jsonrpc'], t['method'], t['params']['progressToken']), ({'jsonrpc', 'method', 'params'}, '2.0', 'notifications/progress', token))
+                equal((set(t), t['jsonrpc'], t['method'], t['params']['progressToken']),
+                      ({'jsonrpc', 'method', 'params'}, '2.0', 'notifications/progress', token))
                 check(isinstance(t['params']['progress'], (int, float)) and isinstance(t['params']['message'], str), t)
             at = [t['params']['progress'] for t in told]
             check(at == sorted(set(at)), 'it increases', at)
@@ -521,7 +542,8 @@ def no_progress_unless_it_is_wanted(host):
         all = [(a, t) for a, t in (('application/json', 'p'), (EVENTS, None), ('*/*', 'p'), (EVENTS, {}), (EVENTS, 't' * 200))]
         conns = []
         for accept, token in all:
-            m = request('tools/call', name='exec', arguments={'cmd': cmd}, _meta=meta(**({} if token is None else {'progressToken': token})))
+            m = request('tools/call', name='exec', arguments={'cmd': cmd},
+                        _meta=meta(**({} if token is None else {'progressToken': token})))
             conns.append(sent(s, m, head(m), accept=accept))
         for c, what in zip(conns, all):
             with c, c.makefile('rb') as f:
@@ -549,7 +571,8 @@ def a_stream_ends_with_what_refuses(host):
             with sent(s, m, head(m)) as c:
                 last = events(rest(c))[-1]
             r = outcome(last['result'], last['result']['isError'])
-            equal((r['timed_out'], r['stdout_truncated'], r['ok']), ('timeout_ms' in more, 'timeout_ms' not in more, 'timeout_ms' not in more))
+            equal((r['timed_out'], r['stdout_truncated'], r['ok']), ('timeout_ms' in more, 'timeout_ms' not in more,
+                                                                     'timeout_ms' not in more))
 
 
 # ---- tools ----
@@ -570,7 +593,8 @@ def commands_that_fail_are_results(host):
 @test
 def what_is_blocked_is_an_error_with_its_rule(host):
     with host.server('--config', host.file('[blacklist]\nwget\nrm -rf /\n[whitelist]\necho\n')) as s:
-        for cmd, code, rule in (('wget x', 'blacklist', 'wget'), ('echo a; rm -rf /', 'blacklist', 'rm -rf /'), ('perl -e 1', 'whitelist', None),
+        for cmd, code, rule in (('wget x', 'blacklist', 'wget'), ('echo a; rm -rf /', 'blacklist', 'rm -rf /'),
+                                ('perl -e 1', 'whitelist', None),
                                 ("echo 'a", 'syntax', None)):
             was = {n: a['blocked'] for n, a in agents(s).items()}
             r = execute(s, cmd, is_error=True)
@@ -590,18 +614,23 @@ def what_is_blocked_is_an_error_with_its_rule(host):
 @test
 def arguments_that_are_wrong_are_results_too(host):
     with host.server() as s:
-        for tool, arguments in (('exec', {}), ('exec', {'cmd': ''}), ('exec', {'cmd': 5}), ('exec', {'cmd': 'a\0'}), ('exec', {'cmd': 'true', 'env': []}),
-                                ('exec', {'cmd': 'true', 'timeout_ms': 0}), ('exec', {'cmd': 'true', 'timeout_ms': 'x'}), ('exec', {'cmd': ['true']}),
-                                ('exec', {'cmd': 'true', 'put_files': {'a': '!'}}), ('exec', {'cmd': 'true', 'get_files': 5}), ('check_command', {'cmd': None}),
-                                ('audit', {'limit': -1}), ('audit', {'limit': 1.5}), ('audit', {'limit': 1e30}), ('audit', {'after': [1]}),
-                                ('audit', {'agent': 'a&limit=5'}), ('audit', {'agent': ''}), ('audit', {'agent': '%61'}), ('audit', {'agent': 5})):
+        for tool, arguments in (('exec', {}), ('exec', {'cmd': ''}), ('exec', {'cmd': 5}), ('exec', {'cmd': 'a\0'}),
+                                ('exec', {'cmd': 'true', 'env': []}),
+                                ('exec', {'cmd': 'true', 'timeout_ms': 0}), ('exec', {'cmd': 'true', 'timeout_ms': 'x'}),
+                                ('exec', {'cmd': ['true']}),
+                                ('exec', {'cmd': 'true', 'put_files': {'a': '!'}}), ('exec', {'cmd': 'true', 'get_files': 5}),
+                                ('check_command', {'cmd': None}),
+                                ('audit', {'limit': -1}), ('audit', {'limit': 1.5}), ('audit', {'limit': 1e30}),
+                                ('audit', {'after': [1]}),
+                                ('audit', {'agent': 'a&limit=5'}), ('audit', {'agent': ''}), ('audit', {'agent': '%61'}),
+                                ('audit', {'agent': 5})):
             r = call(s, tool, is_error=True, **arguments)
             check((r['ok'], r['code']) == (False, 'bad_request') and r['error'], tool, arguments, r)
         for arguments in ('x', 5, [], None, True):
             m = request('tools/call', name='exec', arguments=arguments, _meta=meta())
             failed(say(s, m, head(m)), 400, INVALID_PARAMS)
-        m = json.dumps(request('tools/call', name='exec', arguments={'cmd': 'true'}, _meta=meta())).replace('"cmd"', '"cmd": "echo twice", "cmd"')
-        r = outcome(result(say(s, m, head(json.loads(m)))), True)
+        m = request('tools/call', name='exec', arguments={'cmd': 'true'}, _meta=meta())
+        r = outcome(result(say(s, json.dumps(m).replace('"cmd"', '"cmd": "echo twice", "cmd"'), head(m))), True)
         equal(r['code'], 'bad_request')
         equal(logged(s, 'RUN'), [])
 
@@ -614,18 +643,21 @@ def audit_and_health_are_those_of_the_api(host):
         want = s.json('GET', '/api/audit')
         equal(call(s, 'audit'), want)
         last = want['events'][-1]['seq']
-        for query, arguments in (('limit=1', {'limit': 1}), ('agent=a', {'agent': 'a'}), ('after=%d' % (last - 1), {'after': last - 1}),
+        for query, arguments in (('limit=1', {'limit': 1}), ('agent=a', {'agent': 'a'}),
+                                 ('after=%d' % (last - 1), {'after': last - 1}),
                                  ('agent=a&limit=1&after=2', {'after': 2, 'limit': 1, 'agent': 'a'}), ('limit=0', {'limit': 0})):
             equal(call(s, 'audit', **arguments), s.json('GET', '/api/audit?' + query), query)
         equal(outcome(result(ask(s, 'tools/call', name='audit')))['events'], want['events'], 'without arguments')
         for cmd in [": '%s'" % t for t in HOSTILE]:
             s.post({'cmd': cmd})
         equal(call(s, 'audit'), s.json('GET', '/api/audit'))
-        steady = lambda h: {k: v for k, v in h.items() if k in ('ok', 'version', 'profile', 'isolation', 'layers', 'total_execs', 'agents_count')}
+        steady = lambda h: {k: v for k, v in h.items() if k in ('ok', 'version', 'profile', 'isolation', 'layers',
+                                                                'total_execs', 'agents_count')}
         equal(steady(call(s, 'health')), steady(s.health()))
 
 
-HOSTILE = ['"\\', '\\u0000\\n', '\n\n\r\n\r', 'data: x\n\nevent: y\n\n', '\t\x01\x1f\x7f', '\u2028\u2029\u0085', '"}],"isError":true}', '\U0001f600é', '']
+HOSTILE = ['"\\', '\\u0000\\n', '\n\n\r\n\r', 'data: x\n\nevent: y\n\n', '\t\x01\x1f\x7f', '\u2028\u2029\u0085',
+           '"}],"isError":true}', '\U0001f600é', '']
 
 
 @test
@@ -638,7 +670,8 @@ def hostile_output_is_the_same_twice(host):
         equal((r['stdout'][:4], r['stdout_lossy'], r['stdout_bytes']), ('\0a\ufffd\0', True, 8))
         for text, each in (('x', 1), ('"', 1), ('\\0', 1), ('é', 2), ('€', 3), ('\\377', 1)):
             for to in ('', '>&2'):
-                r = execute(s, "printf '%%0100000d' 0 | sed 's/0/%s/g' | tr '#' '\\0' %s" % ({'\\0': '#', '\\377': '\\o377'}.get(text, text), to))
+                by = {'\\0': '#', '\\377': '\\o377'}.get(text, text)
+                r = execute(s, "printf '%%0100000d' 0 | sed 's/0/%s/g' | tr '#' '\\0' %s" % (by, to))
                 name = 'stderr' if to else 'stdout'
                 full = 100000 * each
                 one = {'\\0': '\0', '\\377': '\ufffd'}.get(text, text)
@@ -663,7 +696,8 @@ def three_hundred_kilobytes_are_cut(host):
 def files_go_in_and_come_back(host):
     with host.server() as s:
         data = bytes(range(256)) * 40
-        r = execute(s, 'cp in out; echo b > d/e', put_files={'in': base64.b64encode(data).decode(), 'd/f': ''}, get_files=['out', 'd/e', 'none'])
+        r = execute(s, 'cp in out; echo b > d/e', put_files={'in': base64.b64encode(data).decode(), 'd/f': ''},
+                    get_files=['out', 'd/e', 'none'])
         equal({k: base64.b64decode(v) for k, v in r['contents'].items()}, {'out': data, 'd/e': b'b\n'})
         equal([a if isinstance(a, str) else a.get('name', a) for a in r['contents_absent']], ['none'])
 
@@ -673,7 +707,8 @@ def files_come_back_beside_long_output(host):
     """What ran is not lost where all of it together would not fit."""
     with host.server() as s:
         r = execute(s, 'head -c 700000 /dev/zero > f; head -c 200000 /dev/zero | tee /dev/stderr', get_files=['f'])
-        equal((len(base64.b64decode(r['contents']['f'])), r['stdout_bytes'], r['stdout_truncated'], r['stderr_truncated']), (700000, 200000, True, True))
+        equal((len(base64.b64decode(r['contents']['f'])), r['stdout_bytes'], r['stdout_truncated'], r['stderr_truncated']),
+              (700000, 200000, True, True))
         check(len(r['stdout']) and set(r['stdout'] + r['stderr']) == {'\0'}, len(r['stdout']), len(r['stderr']))
 
 
@@ -692,11 +727,13 @@ def credentials_and_origins_are_those_of_the_api(host):
     with host.server() as s:
         m = request('tools/list', _meta=meta())
         for auth in (None, WRONG, 'Bearer x', 'Basic !'):
-            status, h, data = s.request('POST', '/mcp', json.dumps(m), {**head(m), **({'Authorization': auth} if auth else {})}, auth=False)
+            status, h, data = s.request('POST', '/mcp', json.dumps(m), {**head(m), **({'Authorization': auth} if auth else {})},
+                                        auth=False)
             equal((status, json.loads(data)['code']), (401, 'unauthorized'), auth)
     with host.server() as s:
         m = request('tools/call', name='exec', arguments={'cmd': 'true'}, _meta=meta())
-        for name, value in (('Origin', 'http://evil.example'), ('Origin', 'null'), ('Origin', 'http://127.0.0.1.evil.example'), ('Host', 'evil.example')):
+        for name, value in (('Origin', 'http://evil.example'), ('Origin', 'null'), ('Origin', 'http://127.0.0.1.evil.example'),
+                            ('Host', 'evil.example')):
             for method in ('POST', 'DELETE'):
                 status, h, data = s.request(method, '/mcp', json.dumps(m), {**head(m), name: value})
                 equal((status, json.loads(data)['code'], h['Access-Control-Allow-Origin']), (403, 'origin', None), value)
@@ -751,12 +788,42 @@ def tokens_count_once(host):
 
 
 @test
+def tokens_count_once_when_a_password_is_checked(host):
+    with host.server() as s:
+        change(s, 'omniarena', 'a password of its own')
+        s.auth = basic('a password of its own')
+        execute(s, 'true', headers={'X-Agent': 'a', 'X-Tokens-In': '100'})
+        c = http.client.HTTPConnection('127.0.0.1', s.port, timeout=30)
+        for _ in range(2):
+            say(s, request('ping'), {'X-Agent': 'a', 'X-Tokens-In': '100'}, conn=c)
+        c.close()
+        equal(agents(s)['a']['tokens_in'], 300)
+
+
+@test
+def a_call_ends_before_the_server_does(host):
+    with host.server() as s:
+        conns = []
+        for token in ({}, {'progressToken': 1}):
+            m, what = sleeper()
+            m['params'].update(arguments={'cmd': 'sleep 1.%s; echo done' % UNIQUE}, _meta=meta(**token))
+            conns.append(sent(s, m, head(m)))
+        until(lambda: s.health()['running'] == 2, what='both run')
+        s.proc.send_signal(signal.SIGTERM)
+        plain, stream = (rest(c) for c in conns)
+        for r in (json.loads(plain.partition(b'\r\n\r\n')[2]), events(stream)[-1]):
+            equal(outcome(r['result'])['stdout'], 'done\n')
+        equal(s.wait(), 0)
+
+
+@test
 def what_runs_is_written_down_like_api_exec(host):
     with host.server('--config', host.file('[blacklist]\nwget\n[whitelist]\necho\n')) as s:
         for cmd in ('echo \'é"\\\'', 'wget x', 'perl'):
             execute(s, cmd, is_error=cmd[0] != 'e', headers={'X-Agent': 'm'})
             s.request('POST', '/api/exec', json.dumps({'cmd': cmd}), {'X-Agent': 'p'})
-        rows = [{k: v for k, v in r.items() if k in ('event', 'cmd', 'result', 'rule', 'program', 'exit_code', 'agent')} for r in logged(s)]
+        rows = [{k: v for k, v in r.items() if k in ('event', 'cmd', 'result', 'rule', 'program', 'exit_code',
+                                                     'agent')} for r in logged(s)]
         of = lambda a: [{**r, 'agent': ''} for r in rows if r.get('agent') == a]
         equal(of('m'), of('p'))
         equal([r['event'] for r in of('m')], ['RUN', 'EXEC', 'BLOCK', 'BLOCK'])
@@ -798,8 +865,10 @@ def rates_and_budgets_are_errors_with_their_code(host):
 def malformed_messages(host):
     with host.server() as s:
         ok = json.dumps(request('tools/list'))
-        for body in ('', '{', ok + 'x', ok[:-1], b'\xef\xbb\xbf' + ok.encode(), "{'id':1}", '{"id":01,"method":"ping"}', b'{"id":"\xff","method":"ping"}', '\0',
-                     '{"jsonrpc":"2.0","id":1,"method":"ping","params":' + '[' * 50 + ']' * 50 + '}', '[' * 100000, '{"a":' * 100000):
+        for body in ('', '{', ok + 'x', ok[:-1], b'\xef\xbb\xbf' + ok.encode(), "{'id':1}", '{"id":01,"method":"ping"}',
+                     b'{"id":"\xff","method":"ping"}', '\0',
+                     '{"jsonrpc":"2.0","id":1,"method":"ping","params":' + '[' * 50 + ']' * 50 + '}', '[' * 100000,
+                     '{"a":' * 100000):
             failed(say(s, body), 400, PARSE_ERROR, None)
         for body in ('[]', '[%s]' % ok, '[%s,%s]' % (ok, ok), 'null', '5', '"ping"', 'true', '{}', '{"jsonrpc":"2.0"}'):
             failed(say(s, body), 400, INVALID_REQUEST, None)
@@ -870,7 +939,7 @@ def bodies_of_two_mebibytes(host):
         result(say(s, ping + ' ' * ((2 << 20) - len(ping))))
         failed(say(s, 'x' * (2 << 20)), 400, PARSE_ERROR, None)
         with s.connect() as c:
-            c.sendall(b'POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n' % (s.auth.encode(), (2 << 20) + 1))
+            c.sendall(post(s, request('ping'), {'Content-Length': (2 << 20) + 1}))
             check(rest(c).startswith(b'HTTP/1.1 413 '))
         status, _, data = s.request('POST', '/mcp', iter([pad(5).encode()]), head(m))
         equal((status, outcome(json.loads(data)['result'])['stdout'].split()), (200, ['5']))
@@ -880,8 +949,10 @@ def bodies_of_two_mebibytes(host):
 def pipelined_requests_stay_in_order(host):
     with host.server() as s:
         a = begin(s)
-        work = [request('ping', 1), request('tools/call', 2, name='exec', arguments={'cmd': 'sleep 0.3; echo 2'}), request('tools/list', 3),
-                request('notifications/initialized', None), request('tools/call', 5, name='exec', arguments={'cmd': 'echo 5'}), request('nosuch', 6),
+        work = [request('ping', 1), request('tools/call', 2, name='exec', arguments={'cmd': 'sleep 0.3; echo 2'}),
+                request('tools/list', 3),
+                request('notifications/initialized', None), request('tools/call', 5, name='exec', arguments={'cmd': 'echo 5'}),
+                request('nosuch', 6),
                 request('tools/call', 7, name='exec', arguments={'cmd': 5}), request('tools/call', 8, name='audit', arguments={})]
         with s.connect() as c, c.makefile('rb') as f:
             c.sendall(b''.join(post(s, m, a) for m in work))
