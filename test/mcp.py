@@ -157,7 +157,7 @@ def talk(host, mode):
             session = c.all('session')[0]
             c.after = s.request('POST', '/mcp', '{"jsonrpc":"2.0","id":1,"method":"ping"}',
                                 {'Mcp-Session-Id': session})[0] if session else None
-            c.rows = [(r['event'], r['cmd']) for r in logged(s) if r.get('agent') == c.agent and r['event'] in ('EXEC', 'BLOCK')]
+            c.rows = [(r['event'], r['cmd'][:11], r['result']) for r in logged(s) if r.get('agent') == c.agent and r['event'] in ('EXEC', 'BLOCK')]
             c.counts = agents(s)[c.agent]
         finally:
             if c.proc.poll() is None:
@@ -192,7 +192,8 @@ def holds(host, mode):
     check(c.aborted != 'answered' and c.still, c.aborted, 'and nothing runs, though the client is there')
     equal(c.all('onerror'), [])
     equal(c.after, 404 if c.all('session')[0] else None, 'its session, once it is gone')
-    equal(sorted(e for e, _ in c.rows), ['BLOCK'] + ['EXEC'] * 4)
+    equal(sorted(r[0] for r in c.rows), ['BLOCK'] + ['EXEC'] * 4)
+    equal([r[2] for r in c.rows if r[1] == 'echo begun;'], ['CANCELLED'])
     equal((c.counts['execs'], c.counts['blocked']), (4, 1))
 
 
