@@ -359,6 +359,7 @@ def closing_the_stream_ends_the_command(host):
         for token in ({}, {'progressToken': 1}):  # a plain reply is waited for on a connection as well
             m, what = sleeper()
             m['params']['_meta'] = meta(**token)
+            m['params']['arguments'] = {'cmd': 'exec sleep 91' + UNIQUE}  # without output, as a write would find out
             c = sent(s, m, head(m))
             runs(what)
             if token:
