@@ -722,6 +722,21 @@ def files_come_back_beside_long_output(host):
         check(len(r['stdout']) and set(r['stdout'] + r['stderr']) == {'\0'}, len(r['stdout']), len(r['stderr']))
 
 
+def cpu_s(pid):
+    with open('/proc/%d/stat' % pid) as f:
+        return sum(map(int, f.read().rsplit(')', 1)[1].split()[11:13])) / os.sysconf('SC_CLK_TCK')
+
+
+@test
+def long_output_does_not_hold_others_up(host):
+    """Its cost is its length, not the square of it: there is one loop for all."""
+    with host.server() as s:
+        was = cpu_s(s.pid)
+        execute(s, 'head -c 780000 /dev/zero > f', get_files=['f'])
+        equal(len(s.ok("head -c 1000000 /dev/zero | tr '\\0' a")), 1000000)
+        check(cpu_s(s.pid) - was < 1, 'seconds of CPU:', cpu_s(s.pid) - was)
+
+
 @test
 def base64_is_given_where_it_is_asked_for(host):
     with host.server() as s:
