@@ -66,7 +66,8 @@ for (const t of JSON.parse(readFileSync(0))) {
 SHIM = '''import { register } from 'node:module';
 const data = text => 'data:text/javascript,' + encodeURIComponent(text);
 register(data(`export const resolve = (s, c, next) => s === 'fs' && !c.parentURL.startsWith('data:')
-    ? { url: ${JSON.stringify(data('export * from "node:fs"; export const globSync = () => [];'))}, shortCircuit: true } : next(s, c);`));
+    ? { url: ${JSON.stringify(data('export * from "node:fs"; export const globSync = () => [];'))}, shortCircuit: true }
+    : next(s, c);`));
 '''
 
 
@@ -157,7 +158,8 @@ def talk(host, mode):
             session = c.all('session')[0]
             c.after = s.request('POST', '/mcp', '{"jsonrpc":"2.0","id":1,"method":"ping"}',
                                 {'Mcp-Session-Id': session})[0] if session else None
-            c.rows = [(r['event'], r['cmd'][:11], r['result']) for r in logged(s) if r.get('agent') == c.agent and r['event'] in ('EXEC', 'BLOCK')]
+            c.rows = [(r['event'], r['cmd'][:11], r['result']) for r in logged(s)
+                      if r.get('agent') == c.agent and r['event'] in ('EXEC', 'BLOCK')]
             c.counts = agents(s)[c.agent]
         finally:
             if c.proc.poll() is None:

@@ -447,7 +447,7 @@ def a_cancelled_call_ends_on_the_host(host):
             runs(what)
             for h, id in ((a, 'c2'), (a, 'c'), (a, 'c11'), (a, 1), (a, None), (a, {}), (a, '"c1"'), (b, 'c1'), ({}, 'c1')):
                 cancel(s, h, id)
-            other = sent(s, request('tools/call', 'c1', name='exec', arguments={'cmd': 'sleep 1.%s; echo other' % UNIQUE}), b)
+            other = sent(s, request('tools/call', 'c1', name='exec', arguments={'cmd': 'sleep 0.6%s; echo other' % UNIQUE}), b)
             time.sleep(0.2)
             check(having(what) and not select.select([c], [], [], 0)[0] or token, 'it went on')
             cancel(s, a, 'c1', reason='no more wanted')
@@ -520,7 +520,7 @@ def notifications_have_no_answer(host):
 
 # ---- progress ----
 
-PRINTS = 'for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.4; done'
+PRINTS = 'for i in 1 2 3 4 5 6 7 8 9 10 11; do echo $i; sleep 0.25; done'
 
 
 @test
@@ -534,7 +534,7 @@ def progress_is_told_on_the_calls_own_stream(host):
         for n, token, c in streams:
             *told, last = events(rest(c))
             c.close()
-            equal(outcome(last['result'])['stdout'], ''.join('%d\n' % i for i in range(1, 9)))
+            equal(outcome(last['result'])['stdout'], ''.join('%d\n' % i for i in range(1, 12)))
             equal((last['id'], last['jsonrpc']), (n, '2.0'))
             check(2 <= len(told) <= 4, told)
             for t in told:
@@ -831,7 +831,7 @@ def a_call_ends_before_the_server_does(host):
         conns = []
         for token in ({}, {'progressToken': 1}):
             m, what = sleeper()
-            m['params'].update(arguments={'cmd': 'sleep 1.%s; echo done' % UNIQUE}, _meta=meta(**token))
+            m['params'].update(arguments={'cmd': 'sleep 0.6%s; echo done' % UNIQUE}, _meta=meta(**token))
             conns.append(sent(s, m, head(m)))
         until(lambda: s.health()['running'] == 2, what='both run')
         s.proc.send_signal(signal.SIGTERM)
