@@ -1818,20 +1818,27 @@ static void begin_result(struct conn *c, const struct job *j, struct buf *b)
 		json_put(w, "would_block:%s", j->would);
 }
 
-/* The same for who called over MCP, in one piece, as it is sent twice. */
-static void reply_call(struct api *a, struct conn *c, struct job *j)
+/* A result that is sent twice, with so many bytes of each stream; where it is too much, the body says so. */
+static void put_call(struct conn *c, struct job *j, size_t most)
 {
 	struct json_writer *w = &c->w;
 	struct buf *of[] = {&j->out, &j->err};
 
-	if (!conn_large(&a->conns, c))
-		return;
 	begin_result(c, j, &c->body);
 	for (int i = 0; i < 2; i++) {
-		if (of[i]->n > CALL_OUTPUT)
-			of[i]->n = whole((struct str){of[i]->p, CALL_OUTPUT}, false);
+		if (of[i]->n > most)
+			of[i]->n = whole((struct str){of[i]->p, most}, false);
+		struct str s = {of[i]->p, of[i]->n};
 		json_key(w, i ? "stderr" : "stdout");
-		c->lossy[i] = !json_string(w, (struct str){of[i]->p, of[i]->n});
+		if (!j->base64) {
+			c->lossy[i] = !json_string(w, s);
+			continue;
+		}
+		json_elsewhere(w);
+		buf_str(&c->body, "\"");
+		(void)json_base64(&c->body, s); /* where it does not fit, nor does the rest */
+		buf_str(&c->body, "\"");
+		c->lossy[i] = false;
 	}
 	exec_put_rest(w, j, c->lossy[0], c->lossy[1]);
 	if (j->wants || j->want_all) {
@@ -1841,6 +1848,19 @@ static void reply_call(struct api *a, struct conn *c, struct job *j)
 		buf_put(&c->body, j->absent.p, j->absent.n);
 		json_put(w, "]");
 	}
+}
+
+/* The same for who called over MCP, in one piece, as it is sent twice. */
+static void reply_call(struct api *a, struct conn *c, struct job *j)
+{
+	if (!conn_large(&a->conns, c))
+		return;
+	size_t most = CALL_OUTPUT;
+	do { /* escaped, and with files, both may be too much */
+		c->body.n = 0;
+		c->body.full = false;
+		put_call(c, j, most);
+	} while ((c->body.full || c->body.n + 2 > c->body.cap) && (most /= 8));
 	if (is_cut(j))
 		conn_refuse(&a->conns, c, E_INTERNAL, "the reply does not fit");
 	else

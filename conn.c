@@ -521,7 +521,7 @@ void conn_stream(struct conns *a, struct conn *c)
 	c->streaming = true;
 	c->stalled = false;
 	c->out_at = c->err_at = 0;
-	put_head(a, c, 200, "text/event-stream", NULL, true);
+	put_head(a, c, 200, "text/event-stream", "X-Accel-Buffering: no\r\n", true); /* proxies are to pass it on at once */
 	c->st = CONN_STREAM;
 	loop_timer(a->loop, &c->timer, CONN_BEAT_MS);
 }

@@ -361,12 +361,8 @@ size_t json_escape(struct buf *b, struct str s, bool *lossy)
 
 	while (at < s.n) {
 		struct str rest = {s.p + at, s.n - at};
-		size_t n = plain(rest);
+		size_t room = b->cap - b->n, n = plain((struct str){rest.p, rest.n < room ? rest.n : room}); /* looked at once, however often asked */
 		if (n) {
-			if (n > b->cap - b->n)
-				n = b->cap - b->n;
-			if (n == 0)
-				break;
 			buf_put(b, rest.p, n);
 			at += n;
 			continue;

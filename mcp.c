@@ -41,45 +41,50 @@ const char *const mcp_frame[MCP_FRAME] = {
 
 /* ---- sessions ---- */
 
-static uint32_t find_session(struct mcp_sessions *s, const struct http_req *r)
+/* Where the session stands that a request names, or NULL. */
+static struct mcp_session *find_session(struct mcp_sessions *s, const struct http_req *r)
 {
 	struct str name = r->header[HTTP_MCP_SESSION_ID];
-	for (uint32_t i = 0; i < MCP_SESSIONS; i++)
+	for (size_t i = 0; i < MCP_SESSIONS; i++)
 		if (s->session[i].used && str_same_ct(name, (struct str){s->session[i].name, MCP_SESSION})) {
 			s->session[i].used = ++s->turn;
-			return i + 1;
+			return &s->session[i];
 		}
-	return 0;
+	return NULL;
 }
 
-/* A new one: its number, or 0 where there is no randomness. */
-static uint32_t begin_session(struct mcp_sessions *s)
+/* A new one, or NULL where there is no randomness. */
+static struct mcp_session *begin_session(struct mcp_sessions *s)
 {
 	unsigned char any[MCP_SESSION / 2];
-	uint32_t oldest = 0;
+	struct mcp_session *oldest = s->session;
 
-	for (uint32_t i = 1; i < MCP_SESSIONS; i++)
-		if (s->session[i].used < s->session[oldest].used)
-			oldest = i;
-	struct buf name = {s->session[oldest].name, 0, MCP_SESSION, false};
+	for (size_t i = 1; i < MCP_SESSIONS; i++)
+		if (s->session[i].used < oldest->used)
+			oldest = &s->session[i];
+	struct buf name = {oldest->name, 0, MCP_SESSION, false};
 	if (getrandom(any, sizeof any, 0) != sizeof any)
-		return 0;
+		return NULL;
 	buf_hex(&name, any, sizeof any);
-	s->session[oldest].used = ++s->turn;
-	return oldest + 1;
+	oldest->used = ++s->turn;
+	oldest->number = ++s->begun ? s->begun : ++s->begun;
+	return oldest;
 }
 
 bool mcp_end(struct mcp_sessions *s, const struct http_req *r)
 {
-	uint32_t n = find_session(s, r);
-	if (n)
-		s->session[n - 1].used = 0;
-	return n;
+	struct mcp_session *over = find_session(s, r);
+	if (over)
+		over->used = 0;
+	return over;
 }
 
 struct str mcp_session_name(const struct mcp_sessions *s, uint32_t session)
 {
-	return (struct str){s->session[session - 1].name, MCP_SESSION};
+	size_t i = 0;
+	while (i < MCP_SESSIONS - 1 && s->session[i].number != session)
+		i++;
+	return (struct str){s->session[i].name, MCP_SESSION};
 }
 
 /* ---- messages ---- */
@@ -106,19 +111,25 @@ static enum mcp_kind fail(struct mcp *m, struct buf *b, int status, int code, co
 	m->status = status;
 	put_head(b, m);
 	buf_printf(b, "\"error\":{\"code\":%d,\"message\":\"%s\"", code, message);
-	if (code == UNSUPPORTED_VERSION)
-		buf_printf(b, ",\"data\":{\"supported\":[\"%s\",\"%s\",\"%s\"]}", modern, older[0], older[1]);
+	if (code == UNSUPPORTED_VERSION) {
+		buf_printf(b, ",\"data\":{\"supported\":[\"%s\",\"%s\",\"%s\"],\"requested\":\"", modern, older[0], older[1]);
+		(void)json_escape(b, m->requested, NULL); /* cut where it would not fit, which no version is */
+		buf_str(b, "\"}");
+	}
 	buf_str(b, "}}\n");
 	return MCP_ANSWER;
 }
 
 /* What a message and its params may have. */
-enum { ID, METHOD, PARAMS, ENVELOPE };
+enum { JSONRPC, ID, METHOD, PARAMS, RESULT, ERROR, ENVELOPE };
 enum { META_OF, NAME, ARGUMENTS, WANTED, CANCELLED, PARAMETERS };
 static const struct json_field envelope[ENVELOPE] = {
+	[JSONRPC] = {"jsonrpc", JSON_STRING, "jsonrpc must be the string 2.0"},
 	[ID] = {"id", JSON_END, ""},
 	[METHOD] = {"method", JSON_STRING, "method must be a string"},
 	[PARAMS] = {"params", JSON_OBJECT, "params must be an object"},
+	[RESULT] = {"result", JSON_END, ""},
+	[ERROR] = {"error", JSON_END, ""},
 };
 static const struct json_field parameters[PARAMETERS] = {
 	[META_OF] = {"_meta", JSON_OBJECT, "_meta must be an object"},
@@ -131,11 +142,19 @@ static const struct json_field parameters[PARAMETERS] = {
 /* What a message says of itself. */
 struct said { struct json_token f[ENVELOPE], p[PARAMETERS]; struct str version; bool capabilities; };
 
-/* An id or a token: a string or a number, as it stands there; else .p NULL. */
+static bool is_integer(const struct json_token *t)
+{
+	bool digits = t->kind == JSON_NUMBER;
+	for (size_t i = 0; digits && i < t->text.n; i++)
+		digits = t->text.p[i] == '-' || (t->text.p[i] >= '0' && t->text.p[i] <= '9');
+	return digits;
+}
+
+/* An id or a token: a string or an integer, as it stands there; else .p NULL. */
 static struct str raw(const struct json_token *t)
 {
 	struct str s = t->kind == JSON_STRING ? (struct str){t->text.p - 1, t->text.n + 2} : t->text;
-	return (t->kind == JSON_STRING || t->kind == JSON_NUMBER) && s.n <= MCP_ID_MAX ? s : (struct str){NULL, 0};
+	return (t->kind == JSON_STRING || is_integer(t)) && s.n <= MCP_ID_MAX ? s : (struct str){NULL, 0};
 }
 
 static void read_meta(struct said *d, struct mcp *m)
@@ -166,8 +185,20 @@ static bool is_older(struct str version)
 	return false;
 }
 
-/* Whether a header says what the body does; a value that no header can carry comes in base64. */
+/* Whether a header says what the body's string means. */
 static bool same(struct str header, struct str body)
+{
+	char copy[256];
+	if (!header.p || body.n > sizeof copy)
+		return false;
+	if (body.n) /* what is read again later must stay as it is */
+		memcpy(copy, body.p, body.n);
+	struct str means = json_unescape((struct str){copy, body.n});
+	return header.n == means.n && (!means.n || memcmp(header.p, means.p, means.n) == 0);
+}
+
+/* The same for a name: one that no header can carry comes in base64. */
+static bool same_name(struct str header, struct str body)
 {
 	static const char begin[] = "=?base64?", end[] = "?=";
 	char plain[256];
@@ -175,9 +206,9 @@ static bool same(struct str header, struct str body)
 
 	if (header.n < around || header.n > sizeof plain || memcmp(header.p, begin, sizeof begin - 1) != 0 ||
 	    memcmp(header.p + header.n - 2, end, 2) != 0)
-		return header.n == body.n && memcmp(header.p, body.p, body.n) == 0;
+		return same(header, body);
 	long n = base64_decode((struct str){header.p + sizeof begin - 1, header.n - around}, plain);
-	return n >= 0 && (size_t)n == body.n && memcmp(plain, body.p, body.n) == 0;
+	return n >= 0 && same((struct str){plain, (size_t)n}, body);
 }
 
 /* The era that a message belongs to: NULL, or it is answered. d->version is empty for the older ones. */
@@ -186,7 +217,10 @@ static bool is_acceptable(struct mcp_sessions *s, const struct http_req *r, stru
 	const struct str *h = r->header;
 	bool begins = json_is(d->f[METHOD].text, "initialize");
 
+	m->requested = h[HTTP_MCP_VERSION];
 	if (!d->version.p && h[HTTP_MCP_VERSION].p && !begins && !is_older(h[HTTP_MCP_VERSION])) {
+		if (str_eq(h[HTTP_MCP_VERSION], modern) && !m->id.p)
+			return true; /* only requests must say their version */
 		if (str_eq(h[HTTP_MCP_VERSION], modern))
 			(void)fail(m, b, 400, INVALID_PARAMS, "_meta lacks " VERSION_KEY);
 		else
@@ -194,19 +228,21 @@ static bool is_acceptable(struct mcp_sessions *s, const struct http_req *r, stru
 		return false;
 	}
 	if (!d->version.p) {
-		if (!begins && h[HTTP_MCP_SESSION_ID].p && !(m->session = find_session(s, r))) {
+		const struct mcp_session *of = !begins && h[HTTP_MCP_SESSION_ID].p ? find_session(s, r) : NULL;
+		if (!of && !begins && h[HTTP_MCP_SESSION_ID].p) {
 			(void)fail(m, b, 404, INVALID_REQUEST, "this session is over; initialize begins a new one");
 			return false;
 		}
+		m->session = of ? of->number : 0;
 		return true;
 	}
-	const char *differs = !h[HTTP_MCP_VERSION].p || !same(h[HTTP_MCP_VERSION], d->version) ? "Header mismatch: MCP-Protocol-Version" :
-	                      !h[HTTP_MCP_METHOD].p || !same(h[HTTP_MCP_METHOD], d->f[METHOD].text) ? "Header mismatch: Mcp-Method" :
-	                      json_is(d->f[METHOD].text, "tools/call") && (!h[HTTP_MCP_NAME].p || !same(h[HTTP_MCP_NAME], d->p[NAME].text)) ?
+	const char *differs = !same(h[HTTP_MCP_VERSION], d->version) ? "Header mismatch: MCP-Protocol-Version" :
+	                      !same(h[HTTP_MCP_METHOD], d->f[METHOD].text) ? "Header mismatch: Mcp-Method" :
+	                      json_is(d->f[METHOD].text, "tools/call") && !same_name(h[HTTP_MCP_NAME], d->p[NAME].text) ?
 	                      "Header mismatch: Mcp-Name" : NULL;
 	if (differs)
 		(void)fail(m, b, 400, HEADER_MISMATCH, differs);
-	else if (!str_eq(d->version, modern))
+	else if (!str_eq(h[HTTP_MCP_VERSION], modern))
 		(void)fail(m, b, 400, UNSUPPORTED_VERSION, "Unsupported protocol version");
 	else if (!d->capabilities)
 		(void)fail(m, b, 400, INVALID_PARAMS, "_meta lacks " CAPABILITIES_KEY);
@@ -221,8 +257,10 @@ static enum mcp_kind initialize(struct mcp_sessions *s, const struct said *d, st
 
 	if (d->p[WANTED].kind == JSON_END)
 		return fail(m, b, 200, INVALID_PARAMS, "protocolVersion is missing");
-	if (!(m->session = begin_session(s)))
+	const struct mcp_session *begun = begin_session(s);
+	if (!begun)
 		return fail(m, b, 200, INTERNAL_ERROR, "there is no randomness for a session's name");
+	m->session = begun->number;
 	m->begins = true;
 	put_head(b, m);
 	buf_printf(b, "\"result\":{\"protocolVersion\":\"%.*s\",\"capabilities\":{\"tools\":{}},\"serverInfo\":" SERVER "," INSTRUCTIONS "}}\n",
@@ -262,12 +300,15 @@ enum mcp_kind mcp_read(struct mcp_sessions *s, const struct http_req *r, struct 
 	m->id = raw(&d.f[ID]);
 	if (d.f[PARAMS].kind != JSON_END && (why = json_fields(d.f[PARAMS].text, parameters, PARAMETERS, d.p)))
 		return fail(m, reply, 400, INVALID_PARAMS, why);
-	if (d.f[METHOD].kind == JSON_END) { /* an answer to something that was never asked */
+	if (d.f[JSONRPC].kind == JSON_END || !json_is(d.f[JSONRPC].text, "2.0"))
+		return fail(m, reply, 400, INVALID_REQUEST, envelope[JSONRPC].needs);
+	if (d.f[METHOD].kind == JSON_END) { /* an answer to something that was never asked, which only older clients may send */
+		bool answers = d.f[ID].kind != JSON_END && (d.f[RESULT].kind != JSON_END || d.f[ERROR].kind != JSON_END);
 		m->status = 202;
-		return d.f[ID].kind != JSON_END ? MCP_ACCEPTED : fail(m, reply, 400, INVALID_REQUEST, "method is missing");
+		return answers && !str_eq(r->header[HTTP_MCP_VERSION], modern) ? MCP_ACCEPTED : fail(m, reply, 400, INVALID_REQUEST, "method is missing");
 	}
 	if (d.f[ID].kind != JSON_END && !m->id.p)
-		return fail(m, reply, 400, INVALID_REQUEST, "id must be a string or a number of at most 128 bytes");
+		return fail(m, reply, 400, INVALID_REQUEST, "id must be a string or an integer of at most 128 bytes");
 	read_meta(&d, m);
 	if (!is_acceptable(s, r, &d, m, reply))
 		return MCP_ANSWER;

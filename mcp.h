@@ -22,14 +22,19 @@ enum mcp_kind {
 struct mcp {
 	enum mcp_tool tool;
 	int status;           /* of the answer */
-	uint32_t session;     /* its number, from 1, or 0 */
+	uint32_t session;     /* its number, which no other has, or 0 */
 	bool begins;          /* initialize: the answer names the session */
 	struct str id, token; /* raw JSON: of the request, or of the one that is cancelled; of its progress, .p NULL: none wanted */
 	struct str arguments; /* raw JSON, an object, .p NULL: none */
+	struct str requested; /* the version that its header names, .p NULL: none */
 };
 
 /* Sessions of the older revisions; the one that was unused for longest makes room. Zero it. */
-struct mcp_sessions { struct { char name[MCP_SESSION]; uint64_t used; } session[MCP_SESSIONS]; uint64_t turn; };
+struct mcp_sessions {
+	struct mcp_session { char name[MCP_SESSION]; uint32_t number; uint64_t used; /* when, or 0: it is over */ } session[MCP_SESSIONS];
+	uint64_t turn;
+	uint32_t begun; /* number of the last one */
+};
 
 /* Reads a message; the answer, where one is ready, goes into reply. */
 enum mcp_kind mcp_read(struct mcp_sessions *s, const struct http_req *r, struct str body, struct mcp *m, struct buf *reply);

@@ -3,10 +3,11 @@
 Every test begins with a fresh tab, and ends with a look at the page's console, where nothing may stand but the requests that
 the test means to fail (@fails). Where a test fails, build/page/NAME.png shows what the browser showed.
 """
-import fcntl, functools, gzip, hashlib, shlex, unicodedata, urllib.request
+import functools, gzip, hashlib, shlex, unicodedata, urllib.request
 import arena
 from arena import *
 from browser import Browser, Gone
+from npm import modules
 from test_limits import OPS, agents, basic, change, execute, logged
 from test_life import basic_server
 from test_audit import Stream
@@ -174,22 +175,7 @@ def log_in(password, **fields):
 
 def npm():
     """The folder of what npm has."""
-    if not shutil.which('npm') or not shutil.which('node'):
-        raise Skip('no npm, or no node')
-    folder = os.path.join(TOP, 'build/npm')
-
-    def version(package):
-        with contextlib.suppress(OSError), open(os.path.join(folder, 'node_modules', package, 'package.json')) as f:
-            return json.load(f)['version']
-    os.makedirs(folder, exist_ok=True)
-    lock = open(os.path.join(folder, 'lock'), 'w')
-    fcntl.flock(lock, fcntl.LOCK_EX)  # the other browser's tests wait for it
-    if any(version(p.rsplit('@', 1)[0]) != p.rsplit('@', 1)[1] for p in NPM):
-        r = subprocess.run(['npm', 'install', '--no-save', '--no-audit', '--no-fund', '--prefix', folder, *NPM],
-                           capture_output=True, text=True)
-        if r.returncode:
-            raise Skip('npm could not install: ' + ' '.join(r.stderr.split())[-300:])
-    return os.path.join(folder, 'node_modules')
+    return modules('npm', NPM)
 
 
 def busy(s):
