@@ -81,7 +81,7 @@ export class Result {
 
 const shown = args => JSON.stringify(args).slice(0, 200);
 
-/* A field, which must have this type, or be null where absent is. */
+/* A field, which must have this type, or be null where absent is; with an absent of another type it must be there. */
 function pick(o, name, type, absent = null) {
 	const v = Object.hasOwn(o, name) ? o[name] : absent;
 	const is = Array.isArray(v) ? 'array' : Number.isSafeInteger(v) ? 'integer' : typeof v;
@@ -116,7 +116,7 @@ function base64(data) {
 const data = (o, name, text) => (text ? pick(o, name, 'string', '') : bytes(pick(o, name, 'string', '')));
 
 function result(args, o, text) {
-	const r = { args, returncode: pick(o, 'exit_code', 'integer', undefined), stdout: data(o, 'stdout', text), stderr: data(o, 'stderr', text) };
+	const r = { args, returncode: pick(o, 'exit_code', 'integer', ''), stdout: data(o, 'stdout', text), stderr: data(o, 'stderr', text) };
 	for (const name of ['duration_ms', 'stdout_bytes', 'stderr_bytes'])
 		r[camel(name)] = pick(o, name, 'integer', 0);
 	for (const name of ['timed_out', 'oom', 'stdout_truncated', 'stderr_truncated', 'stdout_lossy', 'stderr_lossy', 'files_truncated'])
@@ -457,7 +457,7 @@ export class Client {
 
 	async check(cmd, { profile, signal } = {}) {
 		const o = await this.#call('POST', '/api/policy/test', { body: { cmd, profile }, signal });
-		return this.#take(() => ({ allowed: pick(o, 'allowed', 'boolean', undefined), code: pick(o, 'code', 'string', undefined), rule: pick(o, 'rule', 'string'),
+		return this.#take(() => ({ allowed: pick(o, 'allowed', 'boolean', ''), code: pick(o, 'code', 'string', 0), rule: pick(o, 'rule', 'string'),
 			program: pick(o, 'program', 'string'), reason: pick(o, 'reason', 'string'), commands: list(o, 'commands') }));
 	}
 

@@ -768,8 +768,9 @@ class _LiveRun(_Live[Union[Output, Result]]):
             if kind in ('stdout', 'stderr'):
                 return Output(kind, _data(o, 'data', text))
             if kind == 'exit':
+                result = _result(self.args, o, text)
                 self.close()
-                return _result(self.args, o, text)
+                return result
             if kind == 'error':
                 raise _Broken(_pick(o, 'error', str, 'the jail died')[:1000], _pick(o, 'code', str, 'internal'))
         return None
