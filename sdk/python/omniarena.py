@@ -364,7 +364,9 @@ class _Reply:
         self.wire, self.text = wire, bytearray()
         self.headers: Dict[str, str] = {}
         self.left: Optional[int] = 0  # bytes of the body, or of its chunk; None: up to the end
-        self.chunked = self.begun = self.keeps = False
+        self.chunked: bool = False
+        self.begun: bool = False
+        self.keeps: bool = False
 
     def fill(self) -> Steps[bool]:
         data = yield self.wire.read
@@ -385,13 +387,13 @@ class _Reply:
         return text[:-1] if text.endswith(b'\r') else text
 
     def head(self) -> Steps[None]:
-        most = MAX_HEAD
+        most, version = MAX_HEAD, b''
         while self.status < 200:  # what comes before is interim
             first = yield from self.line(most)
             m = re.fullmatch(rb'HTTP/1\.([01]) ([1-9][0-9][0-9])( .*)?', first)
             if not m:
                 raise _Broken('what answers does not speak HTTP/1.1')
-            self.status, self.headers = int(m[2]), {}
+            version, self.status, self.headers = m[1], int(m[2]), {}
             while text := (yield from self.line(most)):
                 most -= len(text) + 2
                 name, _, value = text.decode('latin-1').partition(':')
@@ -402,7 +404,7 @@ class _Reply:
         if length is not None and not re.fullmatch('[0-9]{1,18}', length):
             raise _Broken('the length of the reply is no number')
         self.left = 0 if self.chunked or self.status in (204, 304) else None if length is None else int(length)
-        self.keeps = m[1] == b'1' and self.left is not None and 'close' not in self.headers.get('connection', '').lower()
+        self.keeps = version == b'1' and self.left is not None and 'close' not in self.headers.get('connection', '').lower()
         if (self.left or 0) > MAX_REPLY:
             raise _Broken('the reply is larger than %d MiB' % (MAX_REPLY >> 20))
 
@@ -626,7 +628,7 @@ class _Core:
                 raise
 
     def _add_usage(self, tokens: List[int]) -> None:
-        self.report_usage(*tokens)
+        self.report_usage(tokens[0], tokens[1])
 
     def _gone(self, e: Exception, sent: bool) -> Unavailable:
         said = str(e) if isinstance(e, _Broken) else 'no answer in time' if isinstance(e, socket.timeout) else e.__class__.__name__
