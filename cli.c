@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h> /* rename */
 #include <string.h>
 #include <sys/random.h>
@@ -266,7 +267,7 @@ static const char *join(int n, char **words)
 		buf_str(&b, words[i]);
 	}
 	if (b.full)
-		wrong_usage(words[0], "a command has at most 64 KiB");
+		wrong_usage("exec", "a command has at most 64 KiB");
 	return line;
 }
 
@@ -298,7 +299,8 @@ void cli_main(int argc, char **argv, struct conf *c, struct policy *p)
 	if (only_check)
 		check_config(c, p);
 	if (cmd && cmd->ask) {
-		if (takes & ASKS)
+		(void)sys_ignore_signal(SIGPIPE); /* who goes away is met where it is written to */
+		if ((takes & ASKS) && !o.standalone)
 			client_token(c);
 		cmd->ask(c, &o, first < argc ? join(argc - first, argv + first) : NULL);
 	} else if (cmd) {
