@@ -601,27 +601,41 @@ static struct str raw_id(const struct json_token *t)
 	return t->kind == JSON_STRING ? (struct str){t->text.p - 1, t->text.n + 2} : t->text;
 }
 
+/* Whether a line is a cancellation, and of what. */
+static bool is_cancellation(struct str line, struct str *id)
+{
+	static const struct json_field known[] = {{"method", JSON_STRING, ""}, {"params", JSON_OBJECT, ""}}, inner[] = {{"requestId", JSON_END, ""}};
+	struct json_token f[countof(known)], p[countof(inner)];
+
+	if (!fields(line, known, countof(known), f) || !json_is(f[0].text, "notifications/cancelled") || f[1].kind == JSON_END ||
+	    json_fields(f[1].text, inner, countof(inner), p) || p[0].kind == JSON_END)
+		return false;
+	*id = raw_id(&p[0]);
+	return true;
+}
+
 static void send_message(const struct conf *c, const struct client_options *o, struct call *k, struct str line)
 {
 	static const struct json_field known[] = {{"id", JSON_END, ""}, {"method", JSON_STRING, ""}, {"params", JSON_OBJECT, ""}};
-	static const struct json_field inner[] = {{"name", JSON_STRING, ""}, {"_meta", JSON_OBJECT, ""}, {"requestId", JSON_END, ""}};
+	static const struct json_field inner[] = {{"name", JSON_STRING, ""}, {"_meta", JSON_OBJECT, ""}};
 	struct json_token f[countof(known)], p[countof(inner)] = {{.kind = JSON_END}}, t;
 	struct json_reader r;
 	char headers[1024];
 	struct buf b = {headers, 0, sizeof headers - 1, false};
+	struct str other;
 
 	k->id_n = 0;
+	if (is_cancellation(line, &other)) {
+		cancel(other);
+		return;
+	}
 	buf_str(&b, "Accept: application/json, text/event-stream\r\nContent-Type: application/json\r\n");
 	if (fields(line, known, countof(known), f)) {
 		struct str id = raw_id(&f[0]);
 		if (id.n && id.n <= sizeof k->id)
 			memcpy(k->id, id.p, k->id_n = id.n);
 		if (f[2].kind != JSON_END && json_fields(f[2].text, inner, countof(inner), p))
-			p[0].kind = p[1].kind = p[2].kind = JSON_END;
-		if (json_is(f[1].text, "notifications/cancelled") && p[2].kind != JSON_END) {
-			cancel(raw_id(&p[2]));
-			return;
-		}
+			p[0].kind = p[1].kind = JSON_END;
 		if (p[1].kind != JSON_END && json_enter(&r, p[1].text))
 			while (json_next(&r, &t) != JSON_CLOSE && t.kind != JSON_END) {
 				if (json_is(t.key, "io.modelcontextprotocol/protocolVersion")) {
@@ -642,8 +656,10 @@ static void send_message(const struct conf *c, const struct client_options *o, s
 _Noreturn void client_mcp(const struct conf *c, const struct client_options *o, const char *none)
 {
 	static char in[BODY_MAX + 2]; /* with its newline */
-	size_t n = 0;
-	bool ended = false;
+	size_t n = 0, seen = 0; /* so far cancellations were looked for ahead of their turn */
+	bool ended = false, skipping = false;
+	struct str id;
+	char *end;
 
 	(void)none;
 	if (o->standalone)
@@ -657,20 +673,33 @@ _Noreturn void client_mcp(const struct conf *c, const struct client_options *o, 
 			open += calls[i].open;
 			idle = calls[i].open ? idle : &calls[i];
 		}
-		char *end = idle && n ? memchr(in, '\n', n) : NULL;
-		if (end) {
+		end = n > seen && !idle ? memchr(in + seen, '\n', n - seen) : NULL;
+		if (end) { /* no place is free: a cancellation makes one; in its turn it is met again, and finds what it named if that came first */
+			if (is_cancellation((struct str){in + seen, (size_t)(end - in) - seen}, &id))
+				cancel(id);
+			seen = (size_t)(end + 1 - in);
+			continue;
+		}
+		end = n && (idle || skipping || n == sizeof in) ? memchr(in, '\n', n) : NULL;
+		if (!end && (skipping || n == sizeof in)) {
+			if (!skipping)
+				put_line(str_of("{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32600,\"message\":\"a message is larger than 2 MiB\"}}"));
+			skipping = true;
+			n = seen = 0;
+		}
+		if (end && (idle || skipping)) {
 			size_t len = (size_t)(end - in);
-			if (len)
+			if (len && !skipping)
 				send_message(c, o, idle, (struct str){in, len});
+			skipping = false;
 			n -= len + 1;
+			seen -= seen < len + 1 ? seen : len + 1;
 			memmove(in, end + 1, n);
 			continue;
 		}
-		if (n == sizeof in)
-			fail("a message is larger than 2 MiB");
 		if (ended && !open)
 			leave(0);
-		p[CALLS] = (struct pollfd){idle && !ended ? 0 : -1, POLLIN, 0};
+		p[CALLS] = (struct pollfd){n < sizeof in && !ended ? 0 : -1, POLLIN, 0};
 		if (poll(p, CALLS + 1, -1) < 0 && errno != EINTR)
 			fail("poll: %s", strerror(errno));
 		for (size_t i = 0; i < CALLS; i++)
@@ -678,9 +707,9 @@ _Noreturn void client_mcp(const struct conf *c, const struct client_options *o, 
 				hand_on(&calls[i]);
 		ssize_t got = p[CALLS].revents ? read(0, in + n, sizeof in - n) : 1;
 		ended = ended || (got <= 0 && !(got < 0 && again(0, POLLIN)));
+		n += p[CALLS].revents && got > 0 ? (size_t)got : 0;
 		if (ended && n && n < sizeof in && in[n - 1] != '\n')
 			in[n++] = '\n'; /* a last line without one */
-		n += p[CALLS].revents && got > 0 ? (size_t)got : 0;
 	}
 }
 
