@@ -576,14 +576,24 @@ static void hand_on(struct call *k)
 	k->open = false;
 }
 
-/* Headers that the newest revision wants beside a message, out of the message; what no header can carry is left away. */
+/* Headers that the newest revision wants beside a message, out of the message; in base64 where a header could not carry them. */
 static void mirror(struct buf *b, const char *name, const struct json_token *t)
 {
-	for (size_t i = 0; i < t->text.n; i++)
-		if (t->text.p[i] < ' ' || t->text.p[i] > '~' || t->text.p[i] == '\\')
-			return;
-	if (t->kind == JSON_STRING)
-		buf_printf(b, "%s: %.*s\r\n", name, (int)t->text.n, t->text.p);
+	char value[1024];
+
+	if (t->kind != JSON_STRING || t->text.n > sizeof value)
+		return;
+	memcpy(value, t->text.p, t->text.n);
+	struct str s = json_unescape((struct str){value, t->text.n});
+	bool plain = s.n && s.p[0] != ' ' && s.p[0] != '=' && s.p[s.n - 1] != ' ';
+	for (size_t i = 0; i < s.n; i++)
+		plain = plain && s.p[i] >= ' ' && s.p[i] <= '~';
+	buf_printf(b, "%s: %s", name, plain ? "" : "=?base64?");
+	if (plain)
+		buf_put(b, s.p, s.n);
+	else if (json_base64(b, s) < s.n)
+		b->full = true;
+	buf_str(b, plain ? "\r\n" : "?=\r\n");
 }
 
 static void cancel(struct str id)

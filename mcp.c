@@ -284,6 +284,8 @@ enum mcp_kind mcp_read(struct mcp_sessions *s, const struct http_req *r, struct 
 	if (d.f[ID].kind != JSON_END && !m->id.p)
 		return fail(m, reply, 400, INVALID_REQUEST, "id must be a string or a number of at most 128 bytes");
 	read_meta(&d, m);
+	d.f[METHOD].text = json_unescape(d.f[METHOD].text); /* what a header beside it says is no JSON */
+	d.p[NAME].text = json_unescape(d.p[NAME].text);
 	if (!is_acceptable(s, r, &d, m, reply))
 		return MCP_ANSWER;
 	struct str method = d.f[METHOD].text;
