@@ -172,7 +172,8 @@ static void start_alone(char **argv)
 	if (!make_token())
 		fail("a token: %s", strerror(errno));
 	memcpy(at.sun_path, child.socket, strlen(child.socket) + 1);
-	if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof at) < 0 || listen(listener, CALLS) < 0 || sys_pipe2(ends, O_CLOEXEC) < 0)
+	if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof at) < 0 || listen(listener, CALLS) < 0 || sys_pipe2(ends, O_CLOEXEC) < 0 ||
+	    sys_fcntl(ends[1], F_SETFL, O_NONBLOCK) < 0)
 		fail("a server of its own: %s", strerror(errno));
 	child.pid = fork();
 	if (child.pid == 0)
@@ -192,7 +193,7 @@ static void start_alone(char **argv)
 		if (str_find((struct str){said, n}, "listening on") && said[n - 1] == '\n')
 			break;
 	}
-	/* the end stays open: what it says later is nobody's affair, but it must not die of it */
+	/* the end stays open: what it says later is nobody's affair, but it must not die of it, nor wait for a reader */
 }
 
 /* ---- asking ---- */
