@@ -833,7 +833,9 @@ class Bridge:
 
     def __exit__(self, *exc):
         if self.p.poll() is None:
-            self.p.kill()
+            for pid in tree(self.p.pid):  # a server of its own as well
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
             self.p.wait()
 
 
@@ -1084,6 +1086,21 @@ def mcp_standalone(host):
         check(not os.path.exists(folder))
 
 
+@test
+def standalone_may_say_much(host):
+    """Nobody reads what the server says once it listens: it must not wait for that."""
+    config = host.policy()
+    with Bridge(host, None, '--standalone', env={'OMNIARENA_CONFIG': config}) as b:
+        equal(b.ask(0, 'ping')['result'], {})
+        server, folder = alone(b.p)
+        with open(config, 'a') as f:
+            f.write('[%s]\n' % ('x' * 100))
+        for _ in range(900):
+            os.kill(server, signal.SIGHUP)
+            time.sleep(0.002)
+        equal((b.ask(1, 'ping')['result'], b.end()), ({}, 0))
+
+
 # ---- a service manager's ways ----
 
 # Hands over a socket as systemd does: argv[1] is its address as Python has it, argv[2] LISTEN_FDS, argv[3] LISTEN_PID or ''
@@ -1135,10 +1152,9 @@ def activated_wrongly(host):
     with handed(host, ('127.0.0.1', 0), n=2, ready=False) as s:
         equal(s.wait(), 1)
         check('LISTEN_FDS=2' in s.log(), s.log())
-    with handed(host, ('127.0.0.1', 0), pid=1) as s:
-        check('isolation' in s.health(), 'its own port')
-    with handed(host, '\0omniarena-test-x' + UNIQUE + host.name, pid='nonsense') as s:
-        check('isolation' in s.health(), 'its own port')
+    for pid in (1, 'nonsense', '-1', '99999999999999999999'):
+        with handed(host, '\0omniarena-test-x' + UNIQUE + host.name, pid=pid) as s:
+            check('isolation' in s.health(), 'its own port')
     for at in (('0.0.0.0', 0), ('::', 0)):
         with handed(host, at, ready=False) as s:
             equal(s.wait(), 1, at, s.log())
