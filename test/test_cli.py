@@ -1156,8 +1156,8 @@ def standalone_may_say_much(host):
 HANDED = '''
 import os, socket, sys
 at = eval(sys.argv[1])
-s = socket.socket(socket.AF_UNIX if isinstance(at, str) else socket.AF_INET6 if ':' in at[0] else socket.AF_INET)
-if not isinstance(at, str): s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s = socket.socket(socket.AF_UNIX if isinstance(at, str) else socket.AF_VSOCK if at[0] == 2 ** 32 - 1 else socket.AF_INET6 if ':' in at[0] else socket.AF_INET)
+if not isinstance(at, str) and at[0] != 2 ** 32 - 1: s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(at), s.listen(), os.dup2(s.fileno(), 3), os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS=sys.argv[2], LISTEN_PID=sys.argv[3] or str(os.getpid()))
 os.execv(sys.argv[4], sys.argv[4:])
@@ -1204,6 +1204,11 @@ def activated_wrongly(host):
     for pid in (1, 'nonsense', '-1', '99999999999999999999'):
         with handed(host, '\0omniarena-test-x' + UNIQUE + host.name, pid=pid) as s:
             check('isolation' in s.health(), 'its own port')
+    with contextlib.suppress(OSError), socket.socket(socket.AF_VSOCK) as probe:  # where the kernel has it
+        probe.bind((2 ** 32 - 1, 7000 + os.getpid() % 1000))
+        probe.listen()
+        with handed(host, (2 ** 32 - 1, 8000 + os.getpid() % 1000), ready=False) as s:
+            equal(s.wait(), 1, 'a socket that other machines may reach')
     for at in (('0.0.0.0', 0), ('::', 0)):
         with handed(host, at, ready=False) as s:
             equal(s.wait(), 1, at, s.log())
