@@ -200,9 +200,11 @@ static void take_socket(void)
 	} else if (at.ss_family == AF_INET6) {
 		(void)text_printf(a.conf.listen, sizeof a.conf.listen, IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ? "::1" : "::"); /* fits */
 		a.port = ntohs(v6->sin6_port);
-	} else {
+	} else if (at.ss_family == AF_UNIX) {
 		(void)text_printf(a.conf.listen, sizeof a.conf.listen, "127.0.0.1"); /* fits */
 		a.port = (uint16_t)getpid();
+	} else { /* AF_VSOCK and others: nobody knows here who can reach it */
+		die("the socket that was handed over is neither TCP's nor in the file system");
 	}
 }
 

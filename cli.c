@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h> /* rename */
 #include <string.h>
 #include <sys/random.h>
@@ -262,6 +263,8 @@ static int take_options(const struct command *cmd, int argc, char **argv, struct
 		bool next = !eq && (ours ? options[k].value : !alone); /* its value is the next word */
 		if (next && i + 1 == argc)
 			wrong_usage(argv[i], "a value is missing");
+		if (ours && eq && !options[k].value)
+			wrong_usage(argv[i], "it takes no value");
 		if (ours) {
 			set_option(o, k, eq ? eq + 1 : next ? argv[i + 1] : "");
 		} else {
@@ -288,7 +291,7 @@ static const char *join(int n, char **words)
 		buf_str(&b, words[i]);
 	}
 	if (b.full)
-		wrong_usage(words[0], "a command has at most 64 KiB");
+		wrong_usage("exec", "a command has at most 64 KiB");
 	return line;
 }
 
@@ -320,7 +323,8 @@ void cli_main(int argc, char **argv, struct conf *c, struct policy *p)
 	if (only_check)
 		check_config(c, p);
 	if (cmd && cmd->ask) {
-		if (takes & ASKS)
+		(void)sys_ignore_signal(SIGPIPE); /* who goes away is met where it is written to */
+		if ((takes & ASKS) && !o.standalone)
 			client_token(c);
 		cmd->ask(c, &o, first < argc ? join(argc - first, argv + first) : NULL);
 	} else if (cmd) {

@@ -41,11 +41,16 @@ static _Noreturn void leave(int status)
 {
 	static const char *const files[] = {"audit.log", "state/state", "state/state.new", "state", "socket", "token"};
 	char path[128];
+	bool more = true;
 
 	if (child.pid > 0) {
 		(void)sys_close_from(3); /* it waits a while for those who have not hung up */
 		(void)kill(child.pid, SIGTERM);
 		(void)waitpid(child.pid, NULL, 0); /* it has nothing to do any more, and ends */
+	}
+	if (child.folder[0]) {
+		for (unsigned i = 1; more; i++) /* logs that were moved aside: .1 is the youngest */
+			more = text_printf(path, sizeof path, "%s/audit.log.%u", child.folder, i) && remove(path) == 0;
 		for (size_t i = 0; i < countof(files); i++) {
 			(void)text_printf(path, sizeof path, "%s/%s", child.folder, files[i]); /* fits */
 			(void)remove(path); /* most are there */
@@ -67,43 +72,65 @@ static _Noreturn void fail(const char *fmt, ...)
 	leave(CLIENT_FAILED);
 }
 
-static void put_all(int fd, const void *p, size_t n)
+/* After a call that failed: whether it is to be made again. An fd that others have as well may be set not to block. */
+static bool again(int fd, short wanted)
+{
+	struct pollfd p = {fd, wanted, 0};
+	if (errno == EAGAIN)
+		(void)poll(&p, 1, -1); /* told by the next call */
+	return errno == EAGAIN || errno == EINTR;
+}
+
+/* False, and errno: not all of it could be written. */
+static bool put(int fd, const void *p, size_t n)
 {
 	const char *at = p;
 	while (n) {
 		ssize_t got = write(fd, at, n);
-		if (got < 0 && errno != EINTR)
-			leave(CLIENT_FAILED); /* who reads us is gone; or SIGPIPE has ended us already */
+		if (got < 0 && !again(fd, POLLOUT))
+			return false;
 		at += got > 0 ? got : 0;
 		n -= got > 0 ? (size_t)got : 0;
 	}
+	return true;
+}
+
+static void put_all(int fd, const void *p, size_t n)
+{
+	if (put(fd, p, n))
+		return;
+	if (errno == EPIPE)
+		leave(CLIENT_FAILED); /* who reads us is gone, and wants nothing */
+	fail("standard %s: %s", fd == 1 ? "output" : "error", strerror(errno));
 }
 
 /* ---- a server of our own ---- */
 
 /* The child: what it is given stands before the keys of the command line, which win. */
-static _Noreturn void serve_alone(int listener, int ready, char **argv)
+static _Noreturn void serve_alone(int listener, int ready, char **argv, pid_t parent)
 {
-	char audit[128], state[128], token[128], pid[32], *env[256];
-	char *args[64] = {"omniarena", "--audit-log", audit, "--state-dir", state, "--token-file", token, "--max-rps", "0",
-	                  "--max-rate-per-agent", "0", "--warm-cells", "1"};
-	size_t n = 13, e = 0;
+	static char *env[4096];
+	char audit[128], state[128], token[128], pid[32];
+	char *args[64] = {"omniarena", "--audit-log", audit, "--state-dir", state, "--max-rps", "0", "--max-rate-per-agent", "0", "--warm-cells", "1"};
+	size_t n = 11, e = 0;
 
 	(void)text_printf(audit, sizeof audit, "%s/audit.log", child.folder); /* all four fit */
 	(void)text_printf(token, sizeof token, "%s/token", child.folder);
 	(void)text_printf(state, sizeof state, "%s/state", child.folder);
 	(void)text_printf(pid, sizeof pid, "LISTEN_PID=%d", getpid());
-	while (*argv && n < countof(args) - 1)
+	while (*argv && strcmp(*argv, "--") != 0 && n < countof(args) - 3)
 		args[n++] = *argv++;
-	for (char **from = environ; *from && e < countof(env) - 3; from++)
-		if (strncmp(*from, "OMNIARENA_TOKEN", 15) != 0)
+	args[n++] = "--token-file"; /* this one is not to be chosen */
+	args[n++] = token;
+	for (char **from = environ; *from && e < countof(env) - 3; from++) /* nor is it whom a service manager spoke to */
+		if (strncmp(*from, "OMNIARENA_TOKEN", 15) != 0 && strncmp(*from, "LISTEN_", 7) != 0 && strncmp(*from, "NOTIFY_SOCKET", 13) != 0)
 			env[e++] = *from;
 	env[e++] = pid;
 	env[e++] = "LISTEN_FDS=1";
 	env[e] = NULL;
 	int null = open("/dev/null", O_RDWR);
-	if (null < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || dup2(ready, 2) < 0 || dup2(listener, 3) < 0 ||
-	    sys_fcntl(3, F_SETFD, 0) < 0 /* it may have been 3 before */ || dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
+	if (null < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent || dup2(ready, 2) < 0 ||
+	    dup2(listener, 3) < 0 || sys_fcntl(3, F_SETFD, 0) < 0 /* it may have been 3 before */ || dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
 	    sys_close_from(4) < 0)
 		_exit(CLIENT_FAILED);
 	(void)execve("/proc/self/exe", args, env);
@@ -133,32 +160,40 @@ static void start_alone(char **argv)
 	char said[4096];
 	size_t n = 0;
 	int ends[2];
+	pid_t self = getpid();
 
 	memcpy(child.folder, "/tmp/omniarena-XXXXXX", sizeof "/tmp/omniarena-XXXXXX");
-	int listener = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (sys_temp_folder(child.folder) < 0 || !text_printf(child.socket, sizeof child.socket, "%s/socket", child.folder))
+	if (sys_temp_folder(child.folder) < 0) {
+		child.folder[0] = '\0';
 		fail("a folder in /tmp: %s", strerror(errno));
+	}
+	(void)text_printf(child.socket, sizeof child.socket, "%s/socket", child.folder); /* fits */
+	int listener = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (!make_token())
 		fail("a token: %s", strerror(errno));
 	memcpy(at.sun_path, child.socket, strlen(child.socket) + 1);
 	if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof at) < 0 || listen(listener, CALLS) < 0 || sys_pipe2(ends, O_CLOEXEC) < 0 ||
-	    sys_fcntl(ends[1], F_SETFL, O_WRONLY | O_NONBLOCK) < 0)
+	    sys_fcntl(ends[1], F_SETFL, O_NONBLOCK) < 0)
 		fail("a server of its own: %s", strerror(errno));
 	child.pid = sys_clone(0);
 	if (child.pid == 0)
-		serve_alone(listener, ends[1], argv);
+		serve_alone(listener, ends[1], argv, self);
+	if (child.pid < 0)
+		fail("a server of its own: %s", strerror(errno));
 	(void)close(listener);
 	(void)close(ends[1]);
 	struct pollfd p = {ends[0], POLLIN, 0};
 	for (;;) { /* what it says, until it listens; if it never does, that is why */
-		ssize_t got = child.pid > 0 && poll(&p, 1, START_MS) == 1 ? read(ends[0], said + n, sizeof said - 1 - n) : -1;
-		if (got <= 0)
-			fail("the server did not start: %.*s", (int)n, said);
+		ssize_t got = poll(&p, 1, START_MS) == 1 ? read(ends[0], said + n, sizeof said - 1 - n) : -1;
+		if (got <= 0) {
+			(void)put(2, said, n); /* lines like ours */
+			fail("the server did not start");
+		}
 		n += (size_t)got;
 		if (str_find((struct str){said, n}, "listening on") && said[n - 1] == '\n')
 			break;
 	}
-	/* what it says later is nobody's affair: that end stays open, so that it does not die of it, and when it is full, it is not waited for */
+	/* the end stays open: what it says later is nobody's affair, but it must not die of it, nor wait for a reader */
 }
 
 /* ---- asking ---- */
@@ -166,25 +201,33 @@ static void start_alone(char **argv)
 void client_token(struct conf *c)
 {
 	const char *env = getenv("OMNIARENA_TOKEN");
-	char text[sizeof c->token + 1];
+	char text[sizeof c->token + 64]; /* with newlines behind it */
 	struct stat st;
 
 	memcpy(c->token, CONF_DEFAULT_TOKEN, sizeof CONF_DEFAULT_TOKEN);
 	int fd = env ? -1 : sys_open_file(c->token_file);
-	if (!env && fd < 0 && errno == ENOENT)
+	if (!env && fd < 0 && conf_token_may_be_missing(c))
 		return;
 	if (!env && (fd < 0 || fstat(fd, &st) < 0))
 		fail("token file %s: %s", c->token_file, strerror(errno));
 	if (!env && (st.st_mode & 077))
 		fail("token file %s: others can read it; chmod 600 it", c->token_file);
 	ssize_t n = env ? (ssize_t)strlen(env) : read(fd, text, sizeof text);
-	struct str rest = {env ? env : text, n > 0 ? (size_t)n : 0}, word;
+	struct str s = {env ? env : text, n > 0 ? (size_t)n : 0};
 	if (fd >= 0)
 		(void)close(fd); /* read only */
-	if (!str_word(&rest, &word) || word.n >= sizeof c->token || memchr(word.p, '"', word.n))
-		fail("%s: there is no token in it", env ? "OMNIARENA_TOKEN" : c->token_file);
+	while (s.n && strchr(" \t\r\n", s.p[0]) && s.p[0])
+		s.p++, s.n--;
+	while (s.n && strchr(" \t\r\n", s.p[s.n - 1]) && s.p[s.n - 1])
+		s.n--;
+	const char *wrong = s.n == 0 ? "there is no token in it" : s.n >= sizeof c->token ? "the token is too long" : NULL;
+	for (size_t i = 0; !wrong && i < s.n; i++)
+		if (s.p[i] <= ' ' || s.p[i] >= 0x7f)
+			wrong = "blanks and characters beyond ASCII can't be sent in a header";
+	if (wrong)
+		fail("%s: %s", env ? "OMNIARENA_TOKEN" : c->token_file, wrong);
 	memset(c->token, 0, sizeof c->token);
-	memcpy(c->token, word.p, word.n);
+	memcpy(c->token, s.p, s.n);
 }
 
 /* Where the server is: -1 and errno, or EINVAL for an address that is none. */
@@ -219,14 +262,6 @@ static int connect_to(const struct conf *c)
 	return fd;
 }
 
-/* Where the server has stopped reading, its reply says why. */
-static void send_all(int fd, struct str s)
-{
-	for (ssize_t n; s.n && ((n = send(fd, s.p, s.n, MSG_NOSIGNAL)) > 0 || errno == EINTR);)
-		if (n > 0)
-			s.p += n, s.n -= (size_t)n;
-}
-
 /* Sends a request; headers: whole lines of our own. False: no server is there, errno. r->text is kept. */
 static bool try_ask(const struct conf *c, const struct client_options *o, struct reply *r, const char *method, const char *path,
                     const char *headers, struct str body)
@@ -245,8 +280,8 @@ static bool try_ask(const struct conf *c, const struct client_options *o, struct
 	buf_printf(&b, "%sConnection: close\r\nContent-Length: %zu\r\n\r\n", headers, body.n);
 	if (b.full)
 		fail("the request does not fit");
-	send_all(r->fd, (struct str){b.p, b.n});
-	send_all(r->fd, body);
+	if (put(r->fd, b.p, b.n))
+		(void)put(r->fd, body.p, body.n); /* refused before its end, or gone: reading tells */
 	return true;
 }
 
@@ -329,28 +364,54 @@ static bool pick(struct str object, const char *names, struct json_token *out)
 	return true;
 }
 
+/* A server-sent event's data, of its line: .p NULL where the line is another one. */
+static struct str data_of(struct str line)
+{
+	bool is = line.n > 6 && memcmp(line.p, "data: ", 6) == 0;
+	return is ? (struct str){line.p + 6, line.n - 6} : (struct str){NULL, 0};
+}
+
 static int64_t number_of(const struct json_token *t)
 {
 	int64_t v;
 	return t->kind == JSON_NUMBER && json_int(t->text, &v) ? v : 0;
 }
 
-/* Text from elsewhere on a terminal: nothing in it may move the cursor. */
+/* Text from elsewhere on a terminal: nothing in it may move the cursor, U+0080 to U+009F neither. As much of it as fits. */
 static void put_plain(struct buf *b, struct str s)
 {
-	for (size_t i = 0; i < s.n; i++)
-		buf_put(b, (unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f ? "?" : &s.p[i], 1);
+	for (int n; s.n && !b->full; s.p += n, s.n -= (size_t)n) {
+		unsigned char c = (unsigned char)s.p[0];
+		n = utf8_next(s);
+		bool moves = n < 0 || c < ' ' || c == 0x7f || (c == 0xc2 && (unsigned char)s.p[1] < 0xa0);
+		n = n < 0 ? -n : n;
+		buf_put(b, moves ? "?" : s.p, moves ? 1 : (size_t)n);
+	}
+}
+
+/* A line on stderr of two texts that are still JSON's; cut where it would be too long. */
+static void tell(struct str first, const char *between, struct str second)
+{
+	char text[960];
+	struct buf b = {text, 0, sizeof text, false};
+
+	put_plain(&b, json_unescape(first));
+	buf_str(&b, between);
+	put_plain(&b, json_unescape(second));
+	warn("%.*s", (int)b.n, b.p);
 }
 
 /* A refusal, said on stderr; the status that goes with it. */
 static int refused(int status, struct str body)
 {
 	struct json_token f[5];
-	char text[1024];
+	char text[900];
 	struct buf b = {text, 0, sizeof text, false};
 
-	if (!pick(body, "error rule program reason code", f) || f[0].kind != JSON_STRING)
-		fail("the server answered %d", status);
+	if (!pick(body, "error rule program reason code", f) || f[0].kind != JSON_STRING) {
+		warn("the server answered %d", status);
+		return CLIENT_FAILED;
+	}
 	put_plain(&b, json_unescape(f[0].text));
 	for (int i = 1; i < 4; i++)
 		if (f[i].kind == JSON_STRING) {
@@ -361,7 +422,6 @@ static int refused(int status, struct str body)
 	warn("%.*s%s", (int)b.n, b.p, status == 401 ? "; give the token with --token-file or OMNIARENA_TOKEN" : "");
 	return status == 403 && !json_is(f[4].text, "origin") && !json_is(f[4].text, "capability") ? CLIENT_REFUSED : CLIENT_FAILED;
 }
-
 
 /* ---- exec ---- */
 
@@ -374,8 +434,10 @@ static void put_stdin(struct json_writer *w)
 
 	if (isatty(0))
 		return;
-	while (n < sizeof text && ((got = read(0, text + n, sizeof text - n)) > 0 || (got < 0 && errno == EINTR)))
+	while (n < sizeof text && ((got = read(0, text + n, sizeof text - n)) > 0 || (got < 0 && again(0, POLLIN))))
 		n += got > 0 ? (size_t)got : 0;
+	if (got < 0)
+		fail("standard input: %s", strerror(errno));
 	if (n == sizeof text)
 		fail("standard input is larger than 2 MiB, which is the most that a command can be given; put it into files");
 	json_key(w, "stdin");
@@ -386,14 +448,17 @@ static void put_stdin(struct json_writer *w)
 /* The status that our end has, of a reply's object. */
 static int status_of(struct str object)
 {
-	struct json_token f[3];
+	struct json_token f[5];
 
-	if (!pick(object, "exit_code timed_out error", f))
+	if (!pick(object, "exit_code timed_out error stdout_truncated stderr_truncated", f) || (f[0].kind != JSON_NUMBER && f[0].kind != JSON_END))
 		fail("the server's answer can't be read");
 	if (f[0].kind == JSON_END)
 		return refused(500, object);
-	if (f[1].kind == JSON_BOOL && f[1].truth)
-		warn("%.*s", (int)f[2].text.n, f[2].text.p);
+	if (f[1].kind == JSON_BOOL && f[1].truth && f[2].kind == JSON_STRING)
+		tell(f[2].text, "", (struct str){NULL, 0});
+	for (int i = 3; i < 5; i++)
+		if (f[i].kind == JSON_BOOL && f[i].truth)
+			warn("there was more on standard %s than the server's output_limit", i == 3 ? "output" : "error");
 	return (int)number_of(&f[0]) & 255;
 }
 
@@ -408,7 +473,7 @@ static void tell_denied(struct str object)
 	(void)json_enter(&r, f[0].text);
 	while (json_next(&r, &t) == JSON_OBJECT && json_skip(&r, &t))
 		if (pick(t.text, "call hint", d) && d[0].kind == JSON_STRING && d[1].kind == JSON_STRING)
-			warn("%.*s: %.*s", (int)d[0].text.n, d[0].text.p, (int)d[1].text.n, d[1].text.p);
+			tell(d[0].text, ": ", d[1].text);
 }
 
 /* One event of a command's: output goes where it belongs. True when it was the last one, with our status. */
@@ -441,7 +506,10 @@ _Noreturn void client_exec(const struct conf *c, const struct client_options *o,
 
 	if (o->standalone)
 		start_alone(o->keys);
-	json_put(&w, "{cmd:%s", cmd);
+	json_put(&w, "{");
+	json_key(&w, "cmd");
+	if (!json_string(&w, str_of(cmd)))
+		fail("the command is no UTF-8 text");
 	if (!o->json)
 		json_put(&w, "encoding:%s", "base64");
 	if (o->timeout_ms)
@@ -460,10 +528,10 @@ _Noreturn void client_exec(const struct conf *c, const struct client_options *o,
 		leave(r.status == 200 ? status_of(body) : refused(r.status, body));
 	}
 	while (next_line(&r, &line)) {
+		struct str name = {line.p + 7, line.n - 7}, data = data_of(line);
 		if (line.n > 7 && memcmp(line.p, "event: ", 7) == 0)
-			event = str_eq((struct str){line.p + 7, line.n - 7}, "stderr") ? str_of("stderr") : str_eq((struct str){line.p + 7, line.n - 7}, "stdout") ?
-			        str_of("stdout") : str_of("exit");
-		else if (line.n > 6 && memcmp(line.p, "data: ", 6) == 0 && take_event(event, (struct str){line.p + 6, line.n - 6}, &status))
+			event = str_of(str_eq(name, "stderr") ? "stderr" : str_eq(name, "stdout") ? "stdout" : "exit");
+		else if (data.p && take_event(event, data, &status))
 			leave(status);
 	}
 	fail("the server went away before the command ended");
@@ -474,10 +542,12 @@ _Noreturn void client_exec(const struct conf *c, const struct client_options *o,
 /* A message that is under way. */
 static struct call { struct reply r; char id[128]; size_t id_n; bool open; } calls[CALLS];
 
-/* A line for the client; it has no newline in it, as JSON has none. */
+/* A line for the client: newlines may stand between what JSON has. */
 static void put_line(struct str s)
 {
-	while (s.n && (s.p[s.n - 1] == '\n' || s.p[s.n - 1] == '\r'))
+	for (char *at = (char *)s.p; (at = memchr(at, '\n', (size_t)(s.p + s.n - at))); at++)
+		*at = ' ';
+	while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\r'))
 		s.n--;
 	put_all(1, s.p, s.n);
 	put_all(1, "\n", 1);
@@ -500,7 +570,7 @@ static void put_error(const struct call *k, const char *what)
 /* What of a reply has come is handed on: events one by one, an answer when it is whole. */
 static void hand_on(struct call *k)
 {
-	struct json_token f[2];
+	struct json_token f[3];
 	struct reply *r = &k->r;
 	bool more = take(r);
 	const char *end;
@@ -508,15 +578,16 @@ static void hand_on(struct call *k)
 	while (r->events && r->n > r->at && (end = memchr(r->text + r->at, '\n', r->n - r->at))) {
 		struct str line = {r->text + r->at, (size_t)(end - r->text) - r->at};
 		r->at += line.n + 1;
-		if (line.n > 6 && memcmp(line.p, "data: ", 6) == 0) {
-			put_line((struct str){line.p + 6, line.n - 6});
-			k->id_n = memmem(line.p, line.n, "notifications/progress", 22) ? k->id_n : 0; /* the last one is its answer */
+		struct str data = data_of(line);
+		if (data.p && pick(data, "jsonrpc error method", f) && f[0].kind == JSON_STRING) {
+			put_line(data);
+			k->id_n = f[2].kind != JSON_END ? k->id_n : 0; /* what is no notification is its answer */
 		}
 	}
 	if (more)
 		return;
 	struct str body = {r->text + r->at, r->n - r->at};
-	bool is_json = r->status > 0 && !r->events && pick(body, "jsonrpc error", f);
+	bool is_json = r->status > 0 && !r->events && pick(body, "jsonrpc error method", f);
 	if (is_json && f[0].kind == JSON_STRING)
 		put_line(body);
 	else if (is_json && f[1].kind == JSON_STRING)
@@ -527,19 +598,29 @@ static void hand_on(struct call *k)
 	k->open = false;
 }
 
-/* Headers that the newest revision wants beside a message, out of the message; what no header can carry is left away. */
+/* Headers that the newest revision wants beside a message, out of the message; in base64 where a header could not carry them. */
 static void mirror(struct buf *b, const char *name, const struct json_token *t)
 {
-	for (size_t i = 0; i < t->text.n; i++)
-		if (t->text.p[i] < ' ' || t->text.p[i] > '~' || t->text.p[i] == '\\')
-			return;
-	if (t->kind == JSON_STRING)
-		buf_printf(b, "%s: %.*s\r\n", name, (int)t->text.n, t->text.p);
+	char value[1024];
+
+	if (t->kind != JSON_STRING || t->text.n > sizeof value)
+		return;
+	memcpy(value, t->text.p, t->text.n);
+	struct str s = json_unescape((struct str){value, t->text.n});
+	bool plain = s.n && s.p[0] != ' ' && s.p[0] != '=' && s.p[s.n - 1] != ' ';
+	for (size_t i = 0; i < s.n; i++)
+		plain = plain && s.p[i] >= ' ' && s.p[i] <= '~';
+	buf_printf(b, "%s: %s", name, plain ? "" : "=?base64?");
+	if (plain)
+		buf_put(b, s.p, s.n);
+	else if (json_base64(b, s) < s.n)
+		b->full = true;
+	buf_str(b, plain ? "\r\n" : "?=\r\n");
 }
 
 static void cancel(struct str id)
 {
-	for (size_t i = 0; i < CALLS; i++)
+	for (size_t i = 0; id.n && i < CALLS; i++)
 		if (calls[i].open && calls[i].id_n == id.n && memcmp(calls[i].id, id.p, id.n) == 0) {
 			(void)close(calls[i].r.fd); /* which ends the command */
 			calls[i].open = false;
@@ -552,30 +633,43 @@ static struct str raw_id(const struct json_token *t)
 	return t->kind == JSON_STRING ? (struct str){t->text.p - 1, t->text.n + 2} : t->text;
 }
 
+/* Whether a line is a cancellation, and of what. */
+static bool is_cancellation(struct str line, struct str *id)
+{
+	struct json_token f[2], asked[1];
+
+	if (!pick(line, "method params", f) || f[0].kind != JSON_STRING || !json_is(f[0].text, "notifications/cancelled") ||
+	    !pick(f[1].text, "requestId", asked) || asked[0].kind == JSON_END)
+		return false;
+	*id = raw_id(&asked[0]);
+	return true;
+}
+
 static void send_message(const struct conf *c, const struct client_options *o, struct call *k, struct str line)
 {
-	struct json_token f[3], p[3], version[1];
+	struct json_token f[3], p[2], version[1];
 	char headers[1024];
-	struct buf b = {headers, 0, sizeof headers, false};
+	struct buf b = {headers, 0, sizeof headers - 1, false};
+	struct str other;
 
 	k->id_n = 0;
+	if (is_cancellation(line, &other)) {
+		cancel(other);
+		return;
+	}
 	buf_str(&b, "Accept: application/json, text/event-stream\r\nContent-Type: application/json\r\n");
 	if (pick(line, "id method params", f)) {
 		struct str id = raw_id(&f[0]);
-		if (f[0].kind != JSON_END && id.n <= sizeof k->id)
+		if (id.n && id.n <= sizeof k->id)
 			memcpy(k->id, id.p, k->id_n = id.n);
-		bool has_params = f[2].kind == JSON_OBJECT && pick(f[2].text, "name _meta requestId", p);
-		if (has_params && json_is(f[1].text, "notifications/cancelled")) {
-			cancel(raw_id(&p[2]));
-			return;
-		}
-		if (has_params && p[1].kind == JSON_OBJECT && pick(p[1].text, "io.modelcontextprotocol/protocolVersion", version)) {
+		if (f[2].kind == JSON_OBJECT && pick(f[2].text, "name _meta", p) && p[1].kind == JSON_OBJECT &&
+		    pick(p[1].text, "io.modelcontextprotocol/protocolVersion", version) && version[0].kind == JSON_STRING) {
 			mirror(&b, "MCP-Protocol-Version", version);
 			mirror(&b, "Mcp-Method", &f[1]);
 			mirror(&b, "Mcp-Name", &p[0]);
 		}
 	}
-	headers[b.n < sizeof headers ? b.n : sizeof headers - 1] = '\0';
+	headers[b.n] = '\0';
 	if (!b.full && try_ask(c, o, &k->r, "POST", "/mcp", headers, line))
 		k->open = true;
 	else
@@ -584,9 +678,11 @@ static void send_message(const struct conf *c, const struct client_options *o, s
 
 _Noreturn void client_mcp(const struct conf *c, const struct client_options *o, const char *none)
 {
-	static char in[BODY_MAX];
-	size_t n = 0;
-	bool ended = false;
+	static char in[BODY_MAX + 2]; /* with its newline */
+	size_t n = 0, seen = 0; /* so far cancellations were looked for ahead of their turn */
+	bool ended = false, skipping = false;
+	struct str id;
+	char *end;
 
 	(void)none;
 	if (o->standalone)
@@ -600,28 +696,43 @@ _Noreturn void client_mcp(const struct conf *c, const struct client_options *o, 
 			open += calls[i].open;
 			idle = calls[i].open ? idle : &calls[i];
 		}
-		char *end = idle && n ? memchr(in, '\n', n) : NULL;
-		if (end) {
+		end = n > seen && !idle ? memchr(in + seen, '\n', n - seen) : NULL;
+		if (end) { /* no place is free: a cancellation makes one; in its turn it is met again, and finds what it named if that came first */
+			if (is_cancellation((struct str){in + seen, (size_t)(end - in) - seen}, &id))
+				cancel(id);
+			seen = (size_t)(end + 1 - in);
+			continue;
+		}
+		end = n && (idle || skipping || n == sizeof in) ? memchr(in, '\n', n) : NULL;
+		if (!end && (skipping || n == sizeof in)) {
+			if (!skipping)
+				put_line(str_of("{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32600,\"message\":\"a message is larger than 2 MiB\"}}"));
+			skipping = true;
+			n = seen = 0;
+		}
+		if (end && (idle || skipping)) {
 			size_t len = (size_t)(end - in);
-			if (len)
+			if (len && !skipping)
 				send_message(c, o, idle, (struct str){in, len});
+			skipping = false;
 			n -= len + 1;
+			seen -= seen < len + 1 ? seen : len + 1;
 			memmove(in, end + 1, n);
 			continue;
 		}
-		if (n == sizeof in)
-			fail("a message is larger than 2 MiB");
 		if (ended && !open)
 			leave(0);
-		p[CALLS] = (struct pollfd){idle && !ended ? 0 : -1, POLLIN, 0};
+		p[CALLS] = (struct pollfd){n < sizeof in && !ended ? 0 : -1, POLLIN, 0};
 		if (poll(p, CALLS + 1, -1) < 0 && errno != EINTR)
 			fail("poll: %s", strerror(errno));
 		for (size_t i = 0; i < CALLS; i++)
 			if (p[i].revents)
 				hand_on(&calls[i]);
 		ssize_t got = p[CALLS].revents ? read(0, in + n, sizeof in - n) : 1;
-		ended = ended || got <= 0;
+		ended = ended || (got <= 0 && !(got < 0 && again(0, POLLIN)));
 		n += p[CALLS].revents && got > 0 ? (size_t)got : 0;
+		if (ended && n && n < sizeof in && in[n - 1] != '\n')
+			in[n++] = '\n'; /* a last line without one */
 	}
 }
 
@@ -632,16 +743,16 @@ _Noreturn void client_tail(const struct conf *c, const struct client_options *o,
 	struct json_token f[6];
 	struct reply r = {.text = NULL};
 	struct str line;
-	char out[32768];
+	static char out[128 << 10];
 
 	(void)none;
 	ask(c, o, &r, "GET", "/api/events", "", (struct str){NULL, 0});
 	if (r.status != 200)
 		leave(refused(r.status, whole_body(&r)));
 	while (next_line(&r, &line)) {
-		struct buf b = {out, 0, sizeof out, false};
-		struct str data = {line.p + 6, line.n - 6};
-		if (line.n < 6 || memcmp(line.p, "data: ", 6) != 0 || !pick(data, "time agent event cmd exit_code result", f) || f[2].kind != JSON_STRING)
+		struct buf b = {out, 0, sizeof out - 1, false};
+		struct str data = data_of(line);
+		if (!data.p || !pick(data, "time agent event cmd exit_code result", f) || f[2].kind != JSON_STRING)
 			continue; /* a comment, or other figures */
 		for (int i = 0; i < 4; i++) {
 			put_plain(&b, f[i].kind == JSON_STRING ? json_unescape(f[i].text) : str_of("-"));
@@ -650,8 +761,8 @@ _Noreturn void client_tail(const struct conf *c, const struct client_options *o,
 		buf_str(&b, "\u2192 exit:");
 		put_plain(&b, f[4].text);
 		buf_str(&b, " ");
-		put_plain(&b, f[5].text);
-		buf_str(&b, "\n");
+		put_plain(&b, f[5].kind == JSON_STRING ? json_unescape(f[5].text) : str_of("-"));
+		out[b.n++] = '\n'; /* however long the row is */
 		put_all(1, b.p, b.n);
 	}
 	fail("the server went away");
@@ -659,9 +770,11 @@ _Noreturn void client_tail(const struct conf *c, const struct client_options *o,
 
 static void pad(struct buf *b, struct str s, size_t width)
 {
-	size_t from = b->n;
-	put_plain(b, (struct str){s.p, s.n < width ? s.n : width});
-	while (b->n - from < width + 1)
+	size_t from = b->n, n = s.n < width ? s.n : width;
+	while (n && n < s.n && ((unsigned char)s.p[n] & 0xc0) == 0x80)
+		n--; /* no half characters */
+	put_plain(b, (struct str){s.p, n});
+	while (!b->full && b->n - from < width + 1)
 		buf_put(b, " ", 1);
 }
 

@@ -287,6 +287,11 @@ static bool may_be_missing(const struct conf *c, int key, const char *path)
 	return true;
 }
 
+bool conf_token_may_be_missing(const struct conf *c)
+{
+	return may_be_missing(c, KEY_TOKEN_FILE, c->token_file);
+}
+
 bool conf_read(const struct conf *c, struct buf *text)
 {
 	int fd = sys_open_file(c->config);

@@ -87,6 +87,8 @@ bool conf_read_fd(int fd, struct buf *text);
  * checks that its sections are known. When running, what can't change any more stays, and *restart
  * says that something would. False: why has a sentence with file:line, and c is as before. */
 bool conf_apply(struct conf *c, struct str text, bool running, bool *restart, char *why, size_t cap);
+/* Whether that the token file could not be opened (errno) is fine, as nobody named it. */
+bool conf_token_may_be_missing(const struct conf *c);
 /* Which credentials hold, once secret, pass or token are set. */
 void conf_decide(struct conf *c);
 /* The text of the password file. */

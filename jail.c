@@ -1153,9 +1153,13 @@ bool jail_surrender(uid_t uid_base, struct jail_error *e)
 	static struct sys_bpf_insn program[BPF_MAX_INSNS];
 	const struct bpf_ask ask = {.arch = SYS_ARCH_HERE, .role = BPF_ARENA};
 	bool root = uid_base != (uid_t)-1;
+	int with_parent = 0;
+	pid_t parent = getppid();
 	uint64_t left;
 	size_t n;
 
+	if (prctl(PR_GET_PDEATHSIG, &with_parent) < 0)
+		return fail(e, "parent's death");
 	/* Where the host allows neither, there is no way to an empty root, and it is the filter alone,
 	 * which knows no call that opens a file, that keeps arena from files. */
 	bool own_ns = unshare(root ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) == 0;
@@ -1167,6 +1171,9 @@ bool jail_surrender(uid_t uid_base, struct jail_error *e)
 		(void)setpriority(PRIO_PROCESS, 0, -5);
 	if (root && (sys_no_groups() < 0 || sys_become(uid_base + MSG_CELLS_MAX) < 0))
 		return fail(e, "own uid");
+	/* another uid has forgotten it: prctl(2), PR_SET_PDEATHSIG */
+	if (with_parent && (prctl(PR_SET_PDEATHSIG, with_parent) < 0 || getppid() != parent))
+		return fail(e, "parent's death");
 	if (sys_capset(0) < 0 || sys_capget(&left) < 0 || left != 0)
 		return fail(e, "capabilities");
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
