@@ -342,7 +342,7 @@ static struct str whole_body(struct reply *r)
 	return (struct str){r->text + at, r->n - at};
 }
 
-/* The fields of an object whose names stand in a line; absent ones are JSON_END. False: it is no object. What comes from the server
+/* The fields of an object whose names stand in a line; absent ones are JSON_END. False: it is no object, or has one twice. What comes from the server
  * is checked like anything else. */
 static bool pick(struct str object, const char *names, struct json_token *out)
 {
@@ -357,9 +357,13 @@ static bool pick(struct str object, const char *names, struct json_token *out)
 	while (json_next(&r, &t) != JSON_CLOSE) {
 		(void)json_skip(&r, &t); /* it was checked */
 		i = 0;
-		for (struct str rest = str_of(names), name; str_word(&rest, &name); i++)
-			if (t.key.n == name.n && memcmp(t.key.p, name.p, name.n) == 0)
-				out[i] = t;
+		for (struct str rest = str_of(names), name; str_word(&rest, &name); i++) {
+			if (t.key.n != name.n || memcmp(t.key.p, name.p, name.n) != 0)
+				continue;
+			if (out[i].kind != JSON_END)
+				return false;
+			out[i] = t;
+		}
 	}
 	return true;
 }
