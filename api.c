@@ -2081,7 +2081,7 @@ static void any_mcp(struct api *a, struct conn *c)
 	case MCP_ANSWER:
 		if (m.begins) {
 			struct str name = mcp_session_name(&a->mcp, m.session);
-			(void)text_printf(session, sizeof session, "Mcp-Session-Id: %.*s\r\nAccess-Control-Expose-Headers: Mcp-Session-Id\r\n", (int)name.n, name.p);
+			(void)text_printf(session, sizeof session, "Mcp-Session-Id: %.*s\r\n", (int)name.n, name.p);
 		}
 		conn_reply_text(&a->conns, c, m.status, "application/json", session);
 		break;

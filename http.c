@@ -370,7 +370,7 @@ void http_head(struct buf *b, const struct http_reply *r)
 		buf_printf(b, "Content-Length: %llu\r\n", (unsigned long long)r->length);
 	buf_str(b, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
 	if (r->origin.n)
-		buf_printf(b, "Access-Control-Allow-Origin: %.*s\r\nVary: Origin\r\n", (int)r->origin.n, r->origin.p);
+		buf_printf(b, "Access-Control-Allow-Origin: %.*s\r\nAccess-Control-Expose-Headers: Retry-After, Mcp-Session-Id\r\nVary: Origin\r\n", (int)r->origin.n, r->origin.p);
 	if (r->extra)
 		buf_str(b, r->extra);
 	if (r->close)

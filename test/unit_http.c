@@ -424,7 +424,7 @@ static void heads(void)
 		{{.status = 200, .type = "application/json", .date = "Sun, 06 Nov 1994 08:49:37 GMT", .length = 2},
 		 "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: application/json\r\nContent-Length: 2\r\n" REST "\r\n"},
 		{{.status = 204, .origin = {"http://a.b:1xxx", 12}, .http10 = true},
-		 "HTTP/1.1 204 No Content\r\n" REST "Access-Control-Allow-Origin: http://a.b:1\r\nVary: Origin\r\nConnection: keep-alive\r\n\r\n"},
+		 "HTTP/1.1 204 No Content\r\n" REST "Access-Control-Allow-Origin: http://a.b:1\r\nAccess-Control-Expose-Headers: Retry-After, Mcp-Session-Id\r\nVary: Origin\r\nConnection: keep-alive\r\n\r\n"},
 		{{.status = 401, .extra = "WWW-Authenticate: Basic realm=\"OmniArena\"\r\n", .close = true, .http10 = true},
 		 "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n" REST "WWW-Authenticate: Basic realm=\"OmniArena\"\r\nConnection: close\r\n\r\n"},
 		{{.status = 431, .length = UINT64_MAX}, "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 18446744073709551615\r\n" REST "\r\n"},
