@@ -240,7 +240,7 @@ def scripts_are_clean(work):
     need('shellcheck')
     listed = glob.glob(TOP + '/*.sh') + glob.glob(TOP + '/contrib/*.sh') + [TOP + '/contrib/completion/omniarena.bash', TOP + '/contrib/quickstart']
     run('shellcheck', *listed)
-    run('shellcheck', '-s', 'sh', '-e', 'SC2034', TOP + '/contrib/omniarena.openrc')  # its variables are openrc-run's
+    run('shellcheck', '-s', 'sh', '-e', 'SC2034', TOP + '/contrib/omniarena.openrc')
     for shell in (['dash'], ['busybox', 'ash']):
         need(shell[0])
         for s in SCRIPTS:
