@@ -607,12 +607,14 @@ static bool enter_userns(uid_t uid_base, struct jail_error *e)
 	return true;
 }
 
+/* What others may read or write; also where something is mounted over it here, as a cell's own /proc will not have that. */
 static unsigned find_masks(void)
 {
 	unsigned found = 0;
-	struct stat st;
+	struct stat proc, st;
+	bool known = stat("/proc", &proc) == 0;
 	for (size_t i = 0; i < countof(proc_masks); i++)
-		if (stat(proc_masks[i], &st) == 0 && (st.st_mode & (S_IROTH | S_IWOTH)))
+		if (stat(proc_masks[i], &st) == 0 && (!known || st.st_dev != proc.st_dev || (st.st_mode & (S_IROTH | S_IWOTH))))
 			found |= 1u << i;
 	return found;
 }

@@ -293,3 +293,13 @@ def system_v_and_queues(host):
             r = libc.shmget(0, 4096, 0o1600)
             print(json.dumps([r, ctypes.get_errno()]))''')
         check((got[0] >= 0) == cgroup and (cgroup or got[1] == 1), got)
+
+
+@test
+def masks_do_not_trust_the_hosts_own(host):
+    '''Where a service manager has covered files of /proc for the server, a cell's fresh /proc still has them open.'''
+    if not host.root or host.sanitized:
+        raise Skip('needs mounts of its own around the server')
+    cover = 'touch /dev/shm/cover.$$ && chmod 0 /dev/shm/cover.$$ && mount --bind /dev/shm/cover.$$ /proc/kallsyms && rm /dev/shm/cover.$$; exec "$@"'
+    with host.server('--profile', '1', wrap=['unshare', '-m', 'sh', '-c', cover, 'sh']) as s:
+        equal(s.run('cat /proc/kallsyms | head -c 30')['stdout'], '')
