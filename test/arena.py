@@ -281,11 +281,11 @@ def mounts():
 # ---- the runner ----
 
 def main():
-    """As root two runners side by side, as most tests wait for something: root's, and the others'."""
+    """As root three runners side by side, as most tests wait for something."""
     args = sys.argv[1:]
     if args[:1] == ['--as']:
         return run(args[1].split(','), args[2:])
-    groups = ['root', 'user,sanitized'] if os.geteuid() == 0 else ['user']
+    groups = ['root', 'user', 'sanitized'] if os.geteuid() == 0 else ['user']
     runners = [subprocess.Popen([sys.executable, '-B', sys.argv[0], '--as', g, *args], stdout=subprocess.PIPE, text=True) for g in groups]
     counts = [0, 0, 0]
     for r in runners:
