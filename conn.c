@@ -45,7 +45,7 @@ static const struct { short status; char code[13]; const char *extra; } errors[]
 bool conn_init(struct conns *a, struct conf *conf, struct loop *l, struct jobs *q)
 {
 	*a = (struct conns){.conf = conf, .loop = l, .jobs = q, .conns = conf->max_connections, .bodies = conf->max_running, .bigs = conf->max_running + REPLIES};
-	size_t each = CONN_IN + CONN_OUT + CONN_TEXT;
+	size_t each = CONN_IN + CONN_OUT + CONN_TEXT + 2 * MCP_ID_MAX;
 	size_t all = a->conns * each + a->bigs * HTTP_BODY_MAX;
 	/* reserved once, touched only as far as bytes really come */
 	char *p = sys_memory(all, 1);
@@ -58,6 +58,7 @@ bool conn_init(struct conns *a, struct conf *conf, struct loop *l, struct jobs *
 			.id = (uint32_t)i, .fd = -1, .slot = -1, .big = -1, .file = -1, .in = p,
 			.out = {p + CONN_IN, 0, CONN_OUT, false},
 			.text = {p + CONN_IN + CONN_OUT, 0, CONN_TEXT, false},
+			.call = p + each - 2 * MCP_ID_MAX, .token = p + each - MCP_ID_MAX,
 			.timer = {.kind = CONN_TIMER, .id = (uint32_t)i, .place = -1},
 		};
 	a->big = p;

@@ -45,6 +45,7 @@ struct conn {
 	bool lossy[2];        /* of a command's reply: what was no UTF-8 was replaced in stdout, stderr */
 	int file;             /* what PIECE_FILE reads, or -1 */
 	uint8_t call_n, token_n; /* a tool is called over MCP: length of the call's id, else 0; of the token of its progress, or 0 */
+	char *call, *token;   /* these, MCP_ID_MAX bytes each; not in here, as memory is touched for every connection that there may be */
 	uint32_t session;     /* of that call */
 	uint64_t told_ms;     /* when progress was told last */
 	const struct route *route;
@@ -67,7 +68,6 @@ struct conn {
 	struct http_req req;
 	unsigned char shown[32]; /* the digest of right credentials */
 	struct piece piece[CONN_PIECES];
-	char call[MCP_ID_MAX], token[MCP_ID_MAX];
 };
 
 struct conns {
