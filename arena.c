@@ -169,7 +169,7 @@ static int open_notify(void)
 	memcpy(at.sun_path, path, n);
 	if (path[0] == '@')
 		at.sun_path[0] = '\0'; /* an abstract name, unix(7) */
-	int fd = sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int fd = sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* the loop waits for nobody */
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&at, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
 		warn("NOTIFY_SOCKET %s:", path);
 	return fd;

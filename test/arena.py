@@ -280,27 +280,33 @@ def mounts():
 
 # ---- the runner ----
 
-def main():
-    """As root three runners side by side, as most tests wait for something."""
-    args = sys.argv[1:]
-    if args[:1] == ['--as']:
-        return run(args[1].split(','), args[2:])
-    groups = ['root', 'user', 'sanitized'] if os.geteuid() == 0 else ['user']
-    runners = [subprocess.Popen([sys.executable, '-B', sys.argv[0], '--as', g, *args], stdout=subprocess.PIPE, text=True) for g in groups]
+def side_by_side(name, part, argvs):
+    """Runs ourselves with each of these arguments at once, as most tests wait for something; their counts, each in a line that
+    begins with part, become one line that begins with name. One that broke before it could count is a failure."""
+    runners = [subprocess.Popen([sys.executable, '-B', sys.argv[0], *a], stdout=subprocess.PIPE, text=True) for a in argvs]
     counts = [0, 0, 0]
     for r in runners:
         said = False
         for line in r.stdout:
-            m = re.match(r'runner: (\d+) passed, (\d+) failed, (\d+) skipped', line)
+            m = re.match(part + r': (\d+) passed, (\d+) failed, (\d+) skipped', line)
             said = said or bool(m)
             if m:
                 counts = [a + int(b) for a, b in zip(counts, m.groups())]
             else:
                 print(line, end='', flush=True)
         r.wait()
-        counts[1] += not said  # it broke before it could count
-    print('whole program: %d passed, %d failed, %d skipped' % tuple(counts))
+        counts[1] += not said
+    print('%s: %d passed, %d failed, %d skipped' % (name, *counts))
     return 1 if counts[1] else 0
+
+
+def main():
+    """As root a runner for each host."""
+    args = sys.argv[1:]
+    if args[:1] == ['--as']:
+        return run(args[1].split(','), args[2:])
+    groups = ['root', 'user', 'sanitized'] if os.geteuid() == 0 else ['user']
+    return side_by_side('whole program', 'runner', [['--as', g, *args] for g in groups])
 
 
 def run(names, args, part='runner'):

@@ -939,18 +939,7 @@ def main():
     args = sys.argv[1:]
     if args[:1] == ['--part']:
         return part(int(args[1]), args[2:])
-    parts = [subprocess.Popen([sys.executable, '-B', __file__, '--part', str(n), *args], stdout=subprocess.PIPE, text=True) for n in (0, 1)]
-    counts, said = [0, 0, 0], 0
-    for p in parts:
-        for line in p.stdout:
-            if m := re.match(r'sdk: (\d+) passed, (\d+) failed, (\d+) skipped', line):
-                counts, said = [a + int(n) for a, n in zip(counts, m.groups())], said + 1
-            else:
-                print(line, end='', flush=True)
-        p.wait()
-    counts[1] += len(parts) - said  # one that broke before it could count
-    print('sdk: %d passed, %d failed, %d skipped' % tuple(counts))
-    return 1 if counts[1] else 0
+    return arena.side_by_side('sdk', 'sdk', [['--part', n, *args] for n in '01'])
 
 
 if __name__ == '__main__':
